@@ -1,0 +1,52 @@
+# `make` alone lists what there is. On a Debian with only make, git and Python, every target installs what it needs.
+
+PYTHON ?= python3
+VENV := .venv
+# Named after the interpreter, so that another PYTHON makes another environment.
+STAMP := $(VENV)/.made-with-$(subst /,-,$(PYTHON))
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help venv rabbitmq demo test lint types docs check format clean
+
+help: ## Show this list
+	@echo 'make TARGET, where TARGET is one of'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)$$/\1|\2/p' $(MAKEFILE_LIST) \
+		| while IFS='|' read -r target does; do printf '  %-10s %s\n' "$$target" "$$does"; done
+
+venv: $(STAMP) ## Make .venv: amphora as it is here, and what developing it needs (PYTHON=python3.12 for another Python)
+
+$(STAMP): setup.cfg pyproject.toml setup.py
+	tests/make-venv $(PYTHON) $(VENV)
+	@touch $@
+
+rabbitmq: ## Install RabbitMQ, unless it is installed
+	tests/install-rabbitmq
+
+demo: venv rabbitmq ## Start a private RabbitMQ, a server and a client, and see calls return
+	$(VENV)/bin/python -m tests.demo
+
+test: venv rabbitmq ## Run the tests against a private RabbitMQ (ARGS='-k words -x' goes to pytest)
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: venv ## Check style, format and who imports whom
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	@# Without its cache: that keeps imports of modules which did not exist yet.
+	$(VENV)/bin/lint-imports --no-cache
+
+types: venv ## Check types
+	$(VENV)/bin/mypy
+
+docs: venv ## Build the documentation into docs/_build/html; a warning is an error
+	$(VENV)/bin/sphinx-build -W -n --keep-going -q -b html docs docs/_build/html
+
+check: lint types test docs ## Everything that must pass
+
+format: venv ## Rewrite the code in its format
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) build dist *.egg-info docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,300 @@
+"""A channel: its life, one outstanding method at a time, consumers, confirms and returns.
+
+Knows one channel of one connection. What the methods mean is in `amphora.amqp.methods`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gevent.event import AsyncResult, Event
+from gevent.lock import BoundedSemaphore
+from pamqp import base, commands
+
+from amphora.amqp import frames
+from amphora.amqp.confirms import Confirms, Publication
+from amphora.amqp.consumers import Consumer
+from amphora.amqp.content import ContentAssembler, encode_publish_head
+from amphora.amqp.errors import ChannelClosed, CommandInvalid, UnexpectedFrame, channel_error
+from amphora.amqp.message import DeliveryInfo, Message, ReturnInfo
+from amphora.amqp.methods import BasicMethods, ConfirmMethods, ExchangeMethods, QueueMethods, TxMethods
+
+if TYPE_CHECKING:
+    from amphora.amqp.connection import Connection
+
+logger = logging.getLogger('amphora.amqp')
+
+#: called in the hub with a returned message; its `return_info` says why
+ReturnListener = Callable[[Message], None]
+#: called in the hub with the reason once the channel has ended
+CloseListener = Callable[[Exception], None]
+
+Method = type[base.Frame]
+
+
+class Channel:
+    """A channel of a connection; made by `Connection.channel`.
+
+    The methods are grouped by AMQP class: `exchange`, `queue`, `basic`, `confirm` and `tx`. Many greenlets may use one
+    channel at the same time: their messages do not interleave and their methods take turns. A method that fails closes
+    this channel and nothing else.
+
+    :ivar id: the channel's number.
+    :ivar error: why the channel has ended; None while it is open.
+    :ivar close_listeners: called in the hub, each with the reason, once the channel has ended.
+    :ivar return_listeners: called in the hub with each returned message.
+    """
+
+    def __init__(self, connection: Connection, number: int, max_message_size: int) -> None:
+        self.connection = connection
+        self.id = number
+        self.error: Exception | None = None
+        self.close_listeners: list[CloseListener] = []
+        self.return_listeners: list[ReturnListener] = []
+        self.exchange = ExchangeMethods(self)
+        self.queue = QueueMethods(self)
+        self.basic = BasicMethods(self)
+        self.confirm = ConfirmMethods(self)
+        self.tx = TxMethods(self)
+        self.confirms: Confirms | None = None
+        self.consumers: dict[bytes, Consumer] = {}
+        #: cleared while the broker has stopped this channel's publishing with channel.flow
+        self.flowing = Event()
+        self.flowing.set()
+        self._content = ContentAssembler(max_message_size)
+        self._turn = BoundedSemaphore(1)
+        # The answer owed to each method sent, oldest first. A greenlet that gave up waiting leaves its entry: it takes
+        # the late answer, which would otherwise be taken for the answer to the next method.
+        self._outstanding: deque[tuple[tuple[Method, ...], AsyncResult[Any]]] = deque()
+        self._closing = False
+
+    def __repr__(self) -> str:
+        return '<Channel %d of %r%s>' % (
+            self.id,
+            self.connection,
+            '' if self.error is None else ' closed: %s' % self.error,
+        )
+
+    def __enter__(self) -> Channel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the channel has ended."""
+        return self.error is not None
+
+    # -- methods and their answers -------------------------------------------------------------------------------------
+
+    def call(self, method: Method, *answers: Method, **fields: Any) -> Any:
+        """Send a method and wait for one of its answers; waits its turn when another greenlet is waiting for one.
+
+        :returns: the answer as an object of `pamqp.commands`; for ``basic.get-ok`` the pair of it and the message.
+        :raises ValueError: when a field cannot be encoded; nothing was sent then.
+        :raises Closed: when the channel or the connection ends before the answer, or has ended already.
+        """
+        data = frames.encode_method(self.id, method, **fields)
+        self.connection.check_thread()
+        with self._turn:
+            self.check_open()
+            answer: AsyncResult[Any] = AsyncResult()
+            self._outstanding.append((answers, answer))
+            self.connection.log_method('>', self.id, method)
+            self.connection.write(data)
+            return answer.get()
+
+    def send(self, method: Method, **fields: Any) -> None:
+        """Send a method that has no answer, or whose answer was declined with ``nowait``.
+
+        :raises ValueError: when a field cannot be encoded; nothing was sent then.
+        :raises Closed: when the channel has ended.
+        """
+        data = frames.encode_method(self.id, method, **fields)
+        self.connection.check_thread()
+        self.check_open()
+        self.connection.log_method('>', self.id, method)
+        self.connection.write(data)
+
+    def check_open(self) -> None:
+        """Raise the reason when the channel has ended."""
+        if self.error is not None:
+            # Without the traceback of the last time: one error is raised for many callers.
+            raise self.error.with_traceback(None)
+
+    # -- the hot path out ----------------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        properties: dict[str, Any],
+        body: bytes,
+        mandatory: bool = False,
+        publication: Publication | None = None,
+    ) -> int:
+        """Write a message without waiting for anything; `basic.publish` is the one for everyday use.
+
+        :param publication: is told what becomes of the message; only on a channel in confirm mode.
+        :returns: the publish's delivery tag, 0 on a channel that is not in confirm mode.
+        :raises ValueError: when something cannot be encoded or is larger than the broker takes; nothing was sent then.
+        :raises Closed: when the channel has ended.
+        """
+        self.check_open()
+        connection = self.connection
+        head = encode_publish_head(
+            self.id,
+            exchange,
+            routing_key,
+            mandatory,
+            properties,
+            len(body),
+            connection.frame_max,
+            connection.max_message_size,
+        )
+        data = b''.join((head, *frames.encode_body(self.id, body, connection.frame_max)))
+        tag = 0 if self.confirms is None else self.confirms.register(publication)
+        connection.write(data)
+        return tag
+
+    def ack(self, delivery_tag: int, multiple: bool = False) -> None:
+        """Write a ``basic.ack``.
+
+        :raises Closed: when the channel has ended: the broker has taken the delivery back, or will.
+        """
+        self.check_open()
+        self.connection.write(frames.encode_ack(self.id, delivery_tag, multiple))
+
+    # -- what the broker says, in the hub ------------------------------------------------------------------------------
+
+    def handle(self, kind: int, payload: bytes) -> None:
+        """Take a frame of this channel from the connection.
+
+        :raises Closed: a connection error, when the frame breaks the protocol.
+        """
+        content = self._content
+        if kind == frames.METHOD:
+            name = payload[:4]
+            if name == frames.BASIC_ACK:
+                self._settle(payload, acked=True)
+            elif name in _WITH_CONTENT:
+                content.begin(payload)
+            elif content.method is not None:
+                raise UnexpectedFrame('a method frame in the middle of a message')
+            elif name == frames.BASIC_NACK:
+                self._settle(payload, acked=False)
+            else:
+                self._on_method(frames.decode_method(payload))
+        elif kind == frames.BODY:
+            if content.body(payload):
+                self._on_content()
+        elif kind == frames.HEADER:
+            if content.header(payload):
+                self._on_content()
+        else:
+            raise UnexpectedFrame('a frame of type %d on channel %d' % (kind, self.id))
+
+    def _settle(self, payload: bytes, acked: bool) -> None:
+        tag, bits = frames.decode_ack(payload)
+        if self.confirms is None:
+            raise CommandInvalid('a confirm on channel %d, which is not in confirm mode' % self.id)
+        self.confirms.settle(tag, bits & 1 == 1, acked)
+
+    def _on_content(self) -> None:
+        method, properties, body = self._content.take()
+        if self._closing:
+            return
+        name = method[:4]
+        if name == frames.BASIC_DELIVER:
+            info = DeliveryInfo.from_deliver(method)
+            consumer = self.consumers.get(info.raw_consumer_tag)
+            if consumer is None:
+                logger.warning('a delivery for %r, which is no consumer of channel %d', info.consumer_tag, self.id)
+            else:
+                consumer.deliver(Message.received(body, properties, info))
+        elif name == frames.BASIC_GET_OK:
+            got: Any = frames.decode_method(method)
+            # The remaining bytes look as in a deliver: delivery tag, redelivered, exchange, routing key.
+            info = DeliveryInfo(b'', got.delivery_tag, got.redelivered, method, 13, got.message_count)
+            self._answer(got, (got, Message.received(body, properties, info)))
+        else:
+            returned: Any = frames.decode_method(method)
+            message = Message.received(body, properties, None)
+            message.return_info = ReturnInfo(
+                returned.reply_code, returned.reply_text, returned.exchange, returned.routing_key
+            )
+            if self.confirms is not None:
+                self.confirms.mark_returned(message)
+            for listener in self.return_listeners:
+                listener(message)
+
+    def _on_method(self, method: Any) -> None:
+        kind = type(method)
+        self.connection.log_method('<', self.id, kind)
+        if kind is commands.Channel.Close:
+            error = channel_error(method.reply_code, method.reply_text, method.class_id, method.method_id)
+            self.connection.write(frames.encode_method(self.id, commands.Channel.CloseOk))
+            self.end(error)
+        elif kind is commands.Channel.CloseOk:
+            self.end(ChannelClosed('the channel was closed by this side'))
+        elif kind is commands.Channel.Flow:
+            self.connection.write(frames.encode_method(self.id, commands.Channel.FlowOk, active=method.active))
+            if method.active:
+                self.flowing.set()
+            else:
+                self.flowing.clear()
+        elif kind is commands.Basic.Cancel:
+            # No cancel-ok: RabbitMQ sends its own cancels with no-wait.
+            consumer = self.consumers.pop(method.consumer_tag.encode(), None)
+            if consumer is not None:
+                consumer.cancelled_by_broker()
+        else:
+            self._answer(method, method)
+
+    def _answer(self, method: base.Frame, value: Any) -> None:
+        if self._closing:
+            return
+        if not self._outstanding or not isinstance(method, self._outstanding[0][0]):
+            raise CommandInvalid('%s on channel %d, where it answers nothing' % (method.name, self.id))
+        self._outstanding.popleft()[1].set(value)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the channel and wait until the broker has said so; nothing happens when it has ended already.
+
+        Deliveries that were not acked go back to their queue.
+        """
+        if self.closed or self._closing:
+            return
+        self.connection.check_thread()
+        self._closing = True
+        ended: AsyncResult[None] = AsyncResult()
+        self.close_listeners.append(lambda _: ended.set(None))
+        self.connection.write(frames.encode_method(self.id, commands.Channel.Close, reply_code=200, reply_text='OK'))
+        ended.get()
+
+    def end(self, error: Exception) -> None:
+        """The channel has ended: tell everybody who waits for something. Called in the hub, once."""
+        if self.error is not None:
+            return
+        self.error = error
+        self.connection.forget(self)
+        self.flowing.set()
+        consumers, self.consumers = self.consumers, {}
+        for consumer in consumers.values():
+            consumer.stop()
+        outstanding, self._outstanding = self._outstanding, deque()
+        for _, answer in outstanding:
+            answer.set_exception(error)
+        if self.confirms is not None:
+            self.confirms.lose(error)
+        for listener in self.close_listeners:
+            listener(error)
+
+
+_WITH_CONTENT = frozenset((frames.BASIC_DELIVER, frames.BASIC_GET_OK, frames.BASIC_RETURN))

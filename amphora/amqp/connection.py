@@ -1,0 +1,568 @@
+"""A connection: handshake, tune, heartbeat, blocked, close; and which channel a frame is for.
+
+Knows one connection to one broker. Nothing is tried again here: `amphora.session` does that.
+
+Source: AMQP 0-9-1 section 2.2.4 ("The connection class") and RabbitMQ's extensions of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import socket as stdlib_socket
+import ssl as ssl_module
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from itertools import cycle
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent import socket
+from gevent.event import AsyncResult, Event
+from pamqp import base, commands
+
+from amphora.amqp import frames, heartbeat
+from amphora.amqp.channel import Channel, CloseListener
+from amphora.amqp.content import FRAME_MAX, MAX_MESSAGE_SIZE
+from amphora.amqp.errors import (
+    CertificateRefused,
+    ChannelNumberError,
+    Closed,
+    CommandInvalid,
+    ConnectionClosed,
+    ConnectionFailed,
+    FrameError,
+    LoginRefused,
+    NotAllowed,
+    UnexpectedFrame,
+    connection_error,
+)
+from amphora.amqp.transport import TlsEngine, TlsTransport, Transport
+from amphora.amqp.url import AmqpUrl
+from amphora.errors import WrongThread
+
+logger = logging.getLogger('amphora.amqp')
+
+#: RabbitMQ's own proposal, and ours: the highest channel number
+CHANNEL_MAX = 2047
+#: unsent bytes above which publishers wait
+HIGH_WATER = 1048576
+#: seconds that `close` waits for the broker's close-ok
+CLOSE_TIMEOUT = 1.0
+
+# Without them RabbitMQ keeps quiet about the very things we want to know.
+_CAPABILITIES = {
+    'authentication_failure_close': True,
+    'basic.nack': True,
+    'connection.blocked': True,
+    'consumer_cancel_notify': True,
+    'exchange_exchange_bindings': True,
+    'publisher_confirms': True,
+}
+
+
+class Connection:
+    """A connection to an AMQP 0-9-1 broker; made when constructed.
+
+    :param host: name or address.
+    :param port: TCP port; None: 5672, with TLS 5671.
+    :param user: user name.
+    :param password: its password; never shown anywhere.
+    :param vhost: virtual host.
+    :param ssl: None or False: plain TCP. True: TLS that verifies the chain against the system's authorities, and the
+        host name. An `ssl.SSLContext`: TLS as it says.
+    :param heartbeat: seconds; the peer is given up after two intervals of silence. 0: none; None: as the broker
+        proposes.
+    :param connect_timeout: seconds for everything until the connection is usable: name, TCP, TLS and handshake.
+    :param client_properties: what to tell the broker of this client, beside and above what amphora tells.
+    :param name: the connection's name in RabbitMQ's management pages and logs.
+    :param auth_mechanisms: SASL mechanisms to use, in the order of preference: PLAIN, AMQPLAIN, EXTERNAL.
+    :param frame_max: largest frame to negotiate, in bytes; at least 4096.
+    :param channel_max: highest channel number to negotiate.
+    :param max_message_size: largest body to send or to accept, in bytes.
+    :param high_water: unsent bytes above which `channel.basic.publish` waits.
+    :param server_hostname: the name that the broker's certificate must be for; None: `host`.
+    :param debug: log each method but the hot ones at DEBUG, to ``amphora.amqp``.
+    :raises ConnectionFailed: nobody there, TLS failed, or no sensible AMQP answer within `connect_timeout`.
+    :raises CertificateRefused: the broker's certificate is not to be trusted.
+    :raises LoginRefused: the broker does not accept user, password or mechanism.
+    :raises NotAllowed: the virtual host does not exist, or the user may not enter it.
+
+    :ivar close_listeners: called in the hub, each with the reason, once the connection has ended.
+    :ivar blocked_listeners: called in the hub with the reason when the broker blocks publishing, with None when it
+        unblocks (https://www.rabbitmq.com/docs/connection-blocked).
+    :ivar drain_listeners: called in the hub when the transport is no longer congested.
+    """
+
+    def __init__(
+        self,
+        host: str = 'localhost',
+        port: int | None = None,
+        user: str = 'guest',
+        password: str = 'guest',
+        vhost: str = '/',
+        *,
+        ssl: bool | ssl_module.SSLContext | None = None,
+        heartbeat: float | None = 10,
+        connect_timeout: float = 10,
+        client_properties: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        auth_mechanisms: Sequence[str] = ('PLAIN', 'AMQPLAIN'),
+        frame_max: int = FRAME_MAX,
+        channel_max: int = CHANNEL_MAX,
+        max_message_size: int = MAX_MESSAGE_SIZE,
+        high_water: int = HIGH_WATER,
+        server_hostname: str | None = None,
+        debug: bool = False,
+    ) -> None:
+        if frame_max < frames.FRAME_MIN_SIZE:
+            raise ValueError('frame_max must be at least %d, not %r' % (frames.FRAME_MIN_SIZE, frame_max))
+        if ssl is True:
+            ssl = ssl_module.create_default_context()
+        self.host = host
+        self.port = port if port is not None else 5671 if ssl else 5672
+        self.user = user
+        self.vhost = vhost
+        self.name = name
+        self.frame_max = frame_max
+        self.channel_max = channel_max
+        self.max_message_size = max_message_size
+        self.heartbeat: float | None = heartbeat
+        self.server_properties: dict[str, Any] = {}
+        #: why the connection has ended; None while it is usable
+        self.error: Exception | None = None
+        #: why the broker has blocked publishing; None while it has not
+        self.blocked: str | None = None
+        self.close_listeners: list[CloseListener] = []
+        self.blocked_listeners: list[Callable[[str | None], None]] = []
+        self.drain_listeners: list[Callable[[], None]] = []
+        self._connect_timeout = connect_timeout
+        self._client_properties = client_properties
+        self._auth_mechanisms = [mechanism.upper() for mechanism in auth_mechanisms]
+        self._debug = debug
+        self._hub = gevent.get_hub()
+        self._channels: dict[int, Channel] = {}
+        # RabbitMQ may send deliveries that it had under way after it has closed their channel. So numbers of ended
+        # channels are remembered, and are the last to be used again: a stray delivery must not meet a new channel's
+        # consumer.
+        self._retired: set[int] = set()
+        self._splitter = frames.Splitter()
+        self._writable = Event()
+        self._writable.set()
+        self._closing = False
+        # The one answer channel 0 may be waiting for.
+        self._expected: tuple[type[base.Frame], ...] = ()
+        self._answer: AsyncResult[Any] = AsyncResult()
+        self._watch: Any = None
+        self._transport: Transport
+        self._open(password, ssl or None, high_water, server_hostname or host)
+
+    @classmethod
+    def from_url(cls, url: str | AmqpUrl, **options: Any) -> Connection:
+        """Connect as an AMQP URI says (https://www.rabbitmq.com/docs/uri-spec).
+
+        :param url: such as ``amqps://user:password@host:5671/vhost?heartbeat=30``; see `amphora.amqp.url`.
+        :param options: of the constructor; they are the later word.
+        :raises ValueError: the URL cannot be understood.
+        """
+        return cls(**{**connection_options(url), **options})
+
+    def __repr__(self) -> str:
+        state = '' if self.error is None else ' closed: %s' % self.error
+        return '<Connection %s@%s:%d%s%s>' % (
+            self.user,
+            self.host,
+            self.port,
+            '' if self.vhost == '/' else ' ' + self.vhost,
+            state,
+        )
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- opening -------------------------------------------------------------------------------------------------------
+
+    def _open(
+        self, password: str, context: ssl_module.SSLContext | None, high_water: int, server_hostname: str
+    ) -> None:
+        too_long = ConnectionFailed(
+            'no AMQP connection to %s:%d within %g s' % (self.host, self.port, self._connect_timeout)
+        )
+        try:
+            with gevent.Timeout(self._connect_timeout, too_long):
+                self._transport = self._connect(context, high_water, server_hostname)
+                self._transport.start()
+                self._transport.write(frames.PROTOCOL_HEADER)
+                self._handshake(password)
+        except Exception as error:
+            if hasattr(self, '_transport'):
+                self._transport.close()
+            self.error = self.error or error
+            if isinstance(error, ssl_module.SSLCertVerificationError):
+                raise CertificateRefused(
+                    'the certificate of %s:%d is refused: %s' % (self.host, self.port, error.verify_message)
+                ) from error
+            if isinstance(error, OSError):
+                raise ConnectionFailed('cannot connect to %s:%d: %s' % (self.host, self.port, error)) from error
+            raise
+
+    def _connect(self, context: ssl_module.SSLContext | None, high_water: int, server_hostname: str) -> Transport:
+        sock = socket.create_connection((self.host, self.port))
+        try:
+            sock.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
+            sock.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_KEEPALIVE, 1)
+            callbacks = (self._received, self._lost, self._drained)
+            if context is None:
+                return Transport(sock, *callbacks, high_water=high_water)
+            tls = TlsEngine(context, server_hostname)
+            tls.handshake(sock)
+            return TlsTransport(sock, tls, *callbacks, high_water=high_water)
+        finally:
+            sock.close()  # the transport has taken the descriptor over; closes it when there is no transport
+
+    def _handshake(self, password: str) -> None:
+        start = self._wait_for(commands.Connection.Start)
+        if (start.version_major, start.version_minor) != (0, 9):
+            raise ConnectionFailed(
+                'the broker speaks AMQP %d-%d, not 0-9-1' % (start.version_major, start.version_minor)
+            )
+        self.server_properties = {name: _text(value) for name, value in start.server_properties.items()}
+        mechanism, response = self._authenticate(start.mechanisms.decode(errors='replace').split(), password)
+        self._expect(commands.Connection.Tune, commands.Connection.Secure)
+        self._say(
+            commands.Connection.StartOk,
+            client_properties=self._describe_client(),
+            mechanism=mechanism,
+            response=response,
+            locale='en_US',
+        )
+        try:
+            tune = self._answer.get()
+        except ConnectionFailed as error:
+            if self.error is None:  # our own timeout: the socket is still there
+                raise
+            # A broker that ignores authentication_failure_close just hangs up.
+            raise LoginRefused(
+                'the broker hung up during login, most likely because it refuses the user or password'
+            ) from error
+        if isinstance(tune, commands.Connection.Secure):
+            raise LoginRefused('the broker asks for another round of %s, which has none' % mechanism)
+        self._tune(tune)
+        self._expect(commands.Connection.OpenOk)
+        self._say(commands.Connection.Open, virtual_host=self.vhost)
+        self._answer.get()
+
+    def _authenticate(self, offered: list[str], password: str) -> tuple[str, bytes]:
+        for mechanism in self._auth_mechanisms:
+            if mechanism not in offered:
+                continue
+            if mechanism == 'PLAIN':
+                return mechanism, b'\0' + self.user.encode() + b'\0' + password.encode()
+            if mechanism == 'AMQPLAIN':
+                table = frames.field_table({'LOGIN': self.user, 'PASSWORD': password}, 'the login')
+                return mechanism, table[4:]  # without the length: the long string around it has one
+            if mechanism == 'EXTERNAL':
+                return mechanism, b''
+        raise LoginRefused(
+            'no common login mechanism: the broker offers %s, this side %s'
+            % (', '.join(offered) or 'none', ', '.join(self._auth_mechanisms))
+        )
+
+    def _describe_client(self) -> dict[str, Any]:
+        properties: dict[str, Any] = {
+            'product': 'amphora',
+            'version': _version(),
+            'platform': 'Python %s, gevent %s' % (platform.python_version(), gevent.__version__),
+            'information': 'gevent-based synchronous RPC over AMQP 0-9-1',
+            **(self._client_properties or {}),
+        }
+        properties['capabilities'] = {**_CAPABILITIES, **properties.get('capabilities', {})}
+        if self.name is not None:
+            properties['connection_name'] = self.name
+        return properties
+
+    def _tune(self, tune: Any) -> None:
+        """Agree on the limits: of each the smaller, where 0 means none; of the heartbeat likewise."""
+        if tune.frame_max and tune.frame_max < frames.FRAME_MIN_SIZE:
+            raise self._refuse(
+                NotAllowed('the broker wants frames of at most %d bytes; AMQP demands 4096' % tune.frame_max)
+            )
+        self.frame_max = min(self.frame_max, tune.frame_max or self.frame_max)
+        self.channel_max = min(self.channel_max, tune.channel_max or self.channel_max)
+        self._numbers = cycle(range(1, self.channel_max + 1))
+        if self.heartbeat is None or not tune.heartbeat:
+            self.heartbeat = self.heartbeat if self.heartbeat is not None else tune.heartbeat
+        elif self.heartbeat:
+            self.heartbeat = min(self.heartbeat, tune.heartbeat)
+        # The wire knows whole seconds; a shorter interval is kept on this side.
+        told = max(1, round(self.heartbeat)) if self.heartbeat else 0
+        self._splitter.frame_max = self.frame_max
+        self._say(commands.Connection.TuneOk, channel_max=self.channel_max, frame_max=self.frame_max, heartbeat=told)
+        if self.heartbeat:
+            heartbeat.sender.add(self._transport, self.heartbeat)
+            self._watch = self._hub.loop.timer(0, min(0.5, self.heartbeat / 4))
+            self._watch.start(self._check_peer)
+
+    def _expect(self, *methods: type[base.Frame]) -> None:
+        self._expected = methods
+        self._answer = AsyncResult()
+        if self.error is not None:
+            self._answer.set_exception(self.error)
+
+    def _wait_for(self, *methods: type[base.Frame]) -> Any:
+        self._expect(*methods)
+        return self._answer.get()
+
+    # -- everyday life -------------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection has ended."""
+        return self.error is not None
+
+    def channel(self) -> Channel:
+        """Open a channel.
+
+        :raises Closed: the connection has ended.
+        :raises ConnectionFailed: all channels that were agreed on are in use.
+        """
+        self.check_thread()
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+        if len(self._channels) >= self.channel_max:
+            raise ConnectionFailed('all %d channels of this connection are open' % self.channel_max)
+        number = next(number for number in self._numbers if number not in self._channels)
+        self._retired.discard(number)
+        channel = self._channels[number] = Channel(self, number, self.max_message_size)
+        channel.call(commands.Channel.Open, commands.Channel.OpenOk)
+        return channel
+
+    def write(self, data: bytes) -> None:
+        """Send whole frames; never blocks."""
+        self._transport.write(data)
+
+    @property
+    def congested(self) -> bool:
+        """Whether more is unsent than the high-water mark; `drain_listeners` hear when that is over."""
+        return self._transport.congested
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that were written and that the socket has not taken yet."""
+        return self._transport.unsent
+
+    def wait_writable(self, channel: Channel) -> None:
+        """Block while publishing has to wait: too much is unsent, or the broker has said stop.
+
+        :raises Closed: when the channel ends meanwhile.
+        """
+        self.check_thread()
+        while not channel.closed:
+            if self._transport.congested or self.blocked is not None:
+                self._writable.clear()
+                self._writable.wait()
+            elif not channel.flowing.is_set():
+                channel.flowing.wait()
+            else:
+                return
+        channel.check_open()
+
+    def check_thread(self) -> None:
+        """Raise `WrongThread` when called from a thread whose hub is not this connection's."""
+        if gevent.get_hub() is not self._hub:
+            raise WrongThread('%r belongs to another thread; open a connection in this one' % self)
+
+    def log_method(self, direction: str, channel: int, method: type[base.Frame]) -> None:
+        """Log a method, when asked to."""
+        if self._debug:
+            logger.debug('%s:%d %s %d %s', self.host, self.port, direction, channel, method.name)
+
+    def forget(self, channel: Channel) -> None:
+        """A channel has ended; its number will be free again."""
+        if self._channels.get(channel.id) is channel:
+            del self._channels[channel.id]
+            self._retired.add(channel.id)
+
+    # -- in the hub: nothing below may block ---------------------------------------------------------------------------
+
+    def _received(self, data: bytes) -> None:
+        channels = self._channels
+        try:
+            for kind, number, payload in self._splitter.feed(data):
+                if number:
+                    channel = channels.get(number)
+                    if channel is None:
+                        if number in self._retired:
+                            continue
+                        raise ChannelNumberError('a frame for channel %d, which is not open' % number)
+                    channel.handle(kind, payload)
+                elif kind == frames.METHOD:
+                    self._on_method(frames.decode_method(payload))
+                elif kind != frames.HEARTBEAT:
+                    raise UnexpectedFrame('a frame of type %d on channel 0' % kind)
+                if self.error is not None:
+                    return
+        except Closed as error:
+            self._refuse(error)
+
+    def _on_method(self, method: Any) -> None:
+        kind = type(method)
+        self.log_method('<', 0, kind)
+        if kind is commands.Connection.Close:
+            self._say(commands.Connection.CloseOk)
+            self._end(connection_error(method.reply_code, method.reply_text, method.class_id, method.method_id))
+        elif kind is commands.Connection.Blocked:
+            logger.warning('%r: the broker blocks publishing: %s', self, method.reason)
+            self._set_blocked(method.reason)
+        elif kind is commands.Connection.Unblocked:
+            logger.info('%r: the broker takes messages again', self)
+            self._set_blocked(None)
+        elif isinstance(method, self._expected):
+            self._expected = ()
+            self._answer.set(method)
+        else:
+            raise CommandInvalid('%s, which was not expected now' % method.name)
+
+    def _set_blocked(self, reason: str | None) -> None:
+        self.blocked = reason
+        if reason is None:
+            self._writable.set()
+        for listener in self.blocked_listeners:
+            listener(reason)
+
+    def _drained(self) -> None:
+        self._writable.set()
+        for listener in self.drain_listeners:
+            listener()
+
+    def _check_peer(self) -> None:
+        assert self.heartbeat
+        if monotonic() - self._transport.last_received <= 2 * self.heartbeat:
+            return
+        # The hub may have been busy for long: what came meanwhile still waits to be read.
+        self._transport.poll()
+        silence = monotonic() - self._transport.last_received
+        if self.error is None and silence > 2 * self.heartbeat:
+            self._end(
+                ConnectionClosed('the broker was silent for %.1f s; the heartbeat is %g s' % (silence, self.heartbeat))
+            )
+
+    def _lost(self, error: Exception) -> None:
+        text = 'the connection to %s:%d was lost: %s' % (self.host, self.port, error)
+        if self._closing:
+            self._end(ConnectionClosed('the connection was closed by this side'))
+        elif self._expected:
+            self._end(ConnectionFailed(text))
+        else:
+            self._end(ConnectionClosed(text))
+
+    def _refuse(self, error: Closed) -> Closed:
+        """The broker broke the protocol: tell it so, and end."""
+        logger.error('%r: protocol error: %s', self, error)
+        self._say(
+            commands.Connection.Close,
+            reply_code=error.code or FrameError.code,
+            reply_text=error.text[:200],
+            class_id=error.class_id,
+            method_id=error.method_id,
+        )
+        self._end(error)
+        return error
+
+    def _say(self, method: type[base.Frame], **fields: Any) -> None:
+        self.log_method('>', 0, method)
+        self._transport.write(frames.encode_method(0, method, **fields))
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Close the connection and wait for the broker's answer, but not for long; nothing happens when it has ended
+        already.
+
+        :param timeout: seconds to wait for the answer.
+        """
+        if self.error is not None:
+            return
+        self.check_thread()
+        self._closing = True
+        self._expect(commands.Connection.CloseOk)
+        self._say(commands.Connection.Close, reply_code=200, reply_text='goodbye')
+        self._answer.wait(timeout)
+        self._end(ConnectionClosed('the connection was closed by this side'))
+
+    def _end(self, error: Exception) -> None:
+        if self.error is not None:
+            return
+        self.error = error
+        self._transport.flush()
+        heartbeat.sender.remove(self._transport)
+        self._transport.close()
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch.close()
+        self._writable.set()
+        if self._expected:
+            self._expected = ()
+            self._answer.set_exception(error)
+        for channel in list(self._channels.values()):
+            channel.end(error)
+        for listener in self.close_listeners:
+            listener(error)
+
+
+def connection_options(url: str | AmqpUrl) -> dict[str, Any]:
+    """The constructor's options that an AMQP URI stands for.
+
+    :raises ValueError: the URL cannot be understood.
+    :raises OSError: a certificate or key file in it cannot be read.
+    """
+    parsed = AmqpUrl.parse(url) if isinstance(url, str) else url
+    options: dict[str, Any] = {
+        'host': parsed.host,
+        'port': parsed.port,
+        'user': parsed.user,
+        'password': parsed.password,
+        'vhost': parsed.vhost,
+    }
+    for name in (
+        'heartbeat',
+        'connect_timeout',
+        'channel_max',
+        'frame_max',
+        'name',
+        'auth_mechanisms',
+        'server_hostname',
+    ):
+        value = getattr(parsed, name)
+        if value:
+            options[name] = value
+    if parsed.tls:
+        options['ssl'] = _tls_context(parsed)
+    return options
+
+
+def _tls_context(url: AmqpUrl) -> ssl_module.SSLContext:
+    context = ssl_module.create_default_context(cafile=url.cacertfile)
+    if url.verify is False:
+        context.check_hostname = False
+        context.verify_mode = ssl_module.CERT_NONE
+    if url.certfile:
+        context.load_cert_chain(url.certfile, url.keyfile)
+    return context
+
+
+@lru_cache(maxsize=1)
+def _version() -> str:
+    try:
+        return version('amphora')
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return 'unknown'
+
+
+def _text(value: Any) -> Any:
+    return value.decode(errors='replace') if isinstance(value, bytes) else value

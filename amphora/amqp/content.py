@@ -1,0 +1,124 @@
+"""A message as frames: a method that announces content, a header, then bodies.
+
+Knows the order they come in and the size they may have; used by either side of a connection.
+
+Source: AMQP 0-9-1 section 4.2.6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from amphora.amqp.errors import FrameError, UnexpectedFrame
+from amphora.amqp.frames import encode_publish
+from amphora.amqp.properties import decode_header, encode_header
+
+#: RabbitMQ's own proposal, and ours: the largest frame, in bytes
+FRAME_MAX = 131072
+#: RabbitMQ 3.10's default limit for a message body, in bytes
+MAX_MESSAGE_SIZE = 134217728
+
+
+def encode_publish_head(
+    channel: int,
+    exchange: str,
+    routing_key: str,
+    mandatory: bool,
+    properties: Mapping[str, Any],
+    body_size: int,
+    frame_max: int = FRAME_MAX,
+    max_message_size: int = MAX_MESSAGE_SIZE,
+) -> bytes:
+    """The frames of a publish that come before its body.
+
+    :raises ValueError: when something in them cannot be encoded, or a limit is broken that RabbitMQ would end the
+        channel or the connection for; the error says which.
+    """
+    if body_size > max_message_size:
+        raise ValueError('a body of %d bytes; at most %d are allowed' % (body_size, max_message_size))
+    header = encode_header(channel, body_size, properties)
+    if len(header) > frame_max:
+        raise ValueError('the properties take %d bytes; a frame holds at most %d' % (len(header), frame_max))
+    return encode_publish(channel, exchange, routing_key, mandatory) + header
+
+
+class ContentAssembler:
+    """The message that is under way on one channel.
+
+    :param max_size: the largest body to accept, in bytes; checked against the header, before anything is kept.
+    :ivar method: payload of the method frame that announced the content; None while none is under way.
+    :ivar properties: the message's properties, once the header is there.
+    :ivar content: the whole body, once `header` or `body` has returned True.
+    """
+
+    __slots__ = ('_missing', '_parts', 'content', 'max_size', 'method', 'properties')
+
+    def __init__(self, max_size: int) -> None:
+        self.max_size = max_size
+        self.method: bytes | None = None
+        self.properties: dict[str, Any] = {}
+        self.content = b''
+        self._parts: list[bytes] | None = None
+        self._missing = 0
+
+    def begin(self, method: bytes) -> None:
+        """A method has announced content.
+
+        :raises UnexpectedFrame: when the content before it is not complete.
+        """
+        if self.method is not None:
+            raise UnexpectedFrame('a method frame where %s was expected' % self._expected())
+        self.method = method
+
+    def header(self, payload: bytes) -> bool:
+        """The content header has come; True when there is no body to wait for.
+
+        :raises UnexpectedFrame: when no method announced it.
+        :raises FrameError: when it cannot be decoded, or announces a body above `max_size`.
+        """
+        if self.method is None or self._parts is not None:
+            raise UnexpectedFrame('a content header where %s was expected' % self._expected())
+        self._missing, self.properties = decode_header(payload)
+        if self._missing > self.max_size:
+            raise FrameError(
+                'a body of %d bytes was announced; at most %d are accepted' % (self._missing, self.max_size)
+            )
+        if self._missing == 0:
+            self.content = b''
+            return True
+        self._parts = []
+        return False
+
+    def body(self, payload: bytes) -> bool:
+        """A piece of the body has come; True when it was the last.
+
+        :raises UnexpectedFrame: when no header came before.
+        :raises FrameError: when the body grows longer than the header announced.
+        """
+        if self._parts is None:
+            raise UnexpectedFrame('a body frame where %s was expected' % self._expected())
+        self._missing -= len(payload)
+        if self._missing > 0:
+            if payload:  # empty pieces are legal and endless
+                self._parts.append(payload)
+            return False
+        if self._missing < 0:
+            raise FrameError('a body is %d bytes longer than its header announced' % -self._missing)
+        if self._parts:
+            self._parts.append(payload)
+            payload = b''.join(self._parts)
+        self.content = payload
+        return True
+
+    def take(self) -> tuple[bytes, dict[str, Any], bytes]:
+        """The complete content: method payload, properties and body; the assembler is then free for the next."""
+        method, properties, content = self.method, self.properties, self.content
+        assert method is not None
+        self.method, self._parts, self.content = None, None, b''
+        return method, properties, content
+
+    def _expected(self) -> str:
+        if self.method is None:
+            return 'a method frame'
+        return 'a content header' if self._parts is None else 'a body frame'

@@ -1,0 +1,318 @@
+"""Bytes to frames and back, for either side of a connection.
+
+Splits a byte stream into frames, checks every limit before it allocates, encodes and decodes the four hot frames
+(publish, deliver, ack and content body) by hand, and everything else by the field lists, field types and table codec of
+`pamqp`. Content headers are in `amphora.amqp.properties`. Knows no socket, and not which side of the connection it is
+on.
+
+Source: AMQP 0-9-1 specification, section 2.3 ("General frame format") and section 4.2.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, cast
+
+from pamqp import base, commands, decode, encode
+
+from amphora.amqp.errors import FrameError, SyntaxError_
+
+METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
+
+#: what a client says first: AMQP 0-9-1
+PROTOCOL_HEADER = b'AMQP\x00\x00\x09\x01'
+#: the largest frame either side may send before `connection.tune` has been agreed on, in bytes with its 8 of overhead
+FRAME_MIN_SIZE = 4096
+#: what surrounds a payload: type, channel and size before it, the end octet after it
+FRAME_OVERHEAD = 8
+FRAME_END = b'\xce'
+HEARTBEAT_FRAME = b'\x08\x00\x00\x00\x00\x00\x00\xce'
+
+# The first four payload bytes of the hot methods: class and method number.
+BASIC_PUBLISH = b'\x00\x3c\x00\x28'
+BASIC_RETURN = b'\x00\x3c\x00\x32'
+BASIC_DELIVER = b'\x00\x3c\x00\x3c'
+BASIC_GET_OK = b'\x00\x3c\x00\x47'
+BASIC_ACK = b'\x00\x3c\x00\x50'
+BASIC_NACK = b'\x00\x3c\x00\x78'
+
+_frame_header = struct.Struct('>BHI')
+_tag_and_bits = struct.Struct('>QB')
+_unpack_tag_and_bits = _tag_and_bits.unpack_from
+_pack_frame_header = _frame_header.pack
+_ack_head = struct.Struct('>BHI4sQBB').pack
+
+Frame = tuple[int, int, bytes]
+
+
+def short_string(text: str, what: str) -> bytes:
+    """Encode an AMQP short string: one length octet and at most 255 bytes of UTF-8.
+
+    :param what: how to call the value in an error.
+    :raises ValueError: when the text is longer than 255 bytes or is not valid Unicode.
+    :raises TypeError: when it is not a `str`.
+    """
+    if not isinstance(text, str):
+        raise TypeError('%s must be a str, not %r' % (what, type(text).__name__))
+    try:
+        raw = text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError('%s cannot be encoded as UTF-8: %s' % (what, error)) from error
+    if len(raw) > 255:
+        raise ValueError('%s is %d bytes long; AMQP allows 255' % (what, len(raw)))
+    return bytes((len(raw),)) + raw
+
+
+def field_table(table: dict[str, Any] | None, what: str) -> bytes:
+    """Encode an AMQP field table.
+
+    :raises ValueError: when a name or value in it cannot be encoded; the error names it.
+    """
+    for name in table or ():
+        if len(short_string(name, 'a name in %s' % what)) > 129:
+            raise ValueError('the name %r in %s is longer than 128 bytes' % (name[:40] + '...', what))
+    try:
+        return encode.field_table(cast(Any, table))
+    except (TypeError, ValueError, struct.error, RecursionError) as error:
+        raise ValueError('%s cannot be encoded: %s' % (what, error)) from error
+
+
+def read_short_string(payload: bytes, at: int) -> tuple[str, int]:
+    """Decode the short string at an offset; gives the text and the offset behind it.
+
+    :raises SyntaxError_: when it is not UTF-8.
+    :raises FrameError: when it does not fit into the payload.
+    """
+    try:
+        end = at + 1 + payload[at]
+    except IndexError:
+        raise FrameError('a short string begins behind the end of its frame') from None
+    if end > len(payload):
+        raise FrameError('a short string of %d bytes is longer than its frame' % (end - at - 1))
+    try:
+        return payload[at + 1 : end].decode(), end
+    except UnicodeDecodeError as error:
+        raise SyntaxError_('a short string is not UTF-8: %s' % error) from error
+
+
+def read_field_table(payload: bytes, at: int) -> tuple[dict[str, Any], int]:
+    """Decode the field table at an offset; gives the table and the offset behind it.
+
+    :raises FrameError: when it does not fit into the payload or holds what cannot be decoded.
+    """
+    end = at + 4 + int.from_bytes(payload[at : at + 4], 'big')
+    if at + 4 > len(payload) or end > len(payload):
+        raise FrameError('a field table of %d bytes is longer than its frame' % (end - at - 4))
+    try:
+        return cast('dict[str, Any]', decode.field_table(payload[at:end])[1]), end
+    except (ValueError, TypeError, KeyError, IndexError, struct.error, RecursionError, OverflowError) as error:
+        raise FrameError('a field table cannot be decoded: %s' % error) from error
+
+
+class Splitter:
+    """Cuts a byte stream into frames, whatever pieces it arrives in.
+
+    :param frame_max: the largest frame to accept, in bytes with its overhead; raise it once tune is agreed on.
+    """
+
+    __slots__ = ('_needed', '_parts', '_size', 'frame_max')
+
+    def __init__(self, frame_max: int = FRAME_MIN_SIZE) -> None:
+        self.frame_max = frame_max
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._needed = 0
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Yield ``(type, channel, payload)`` for each frame that is now complete.
+
+        :raises FrameError: when a frame is too large (known from its first seven bytes, before anything is kept for it)
+            or does not end with the end octet. The stream is of no use from there on.
+        """
+        if self._parts:
+            # Pieces of an incomplete frame are joined once, when the last has come: byte-wise arrival stays linear.
+            self._parts.append(data)
+            self._size += len(data)
+            if self._size < self._needed:
+                return
+            data = b''.join(self._parts)
+            self._parts.clear()
+        at, end = 0, len(data)
+        unpack = _frame_header.unpack_from
+        needed = 7
+        while end - at >= 7:
+            kind, channel, size = unpack(data, at)
+            stop = at + 7 + size
+            if size + FRAME_OVERHEAD > self.frame_max:
+                raise FrameError(
+                    'a frame of %d bytes; at most %d were agreed on' % (size + FRAME_OVERHEAD, self.frame_max)
+                )
+            if stop >= end:
+                needed = size + FRAME_OVERHEAD
+                break
+            if data[stop] != 0xCE:
+                raise FrameError('a frame ends with octet %#04x, not with 0xce' % data[stop])
+            yield kind, channel, data[at + 7 : stop]
+            at = stop + 1
+        if at < end:
+            self._parts.append(data[at:] if at else data)
+            self._size = end - at
+            self._needed = needed
+
+
+# -- methods -----------------------------------------------------------------------------------------------------------
+
+
+def encode_method(channel: int, method: type[base.Frame], **fields: Any) -> bytes:
+    """Encode a method frame from the fields given; those not given are zero, empty or false.
+
+    `pamqp` knows the fields and their types. Its own `marshal` is passed by because it refuses names that RabbitMQ
+    takes (anything beyond ``a-zA-Z0-9-_.:@#,/+`` and the blank).
+
+    :param method: a class of `pamqp.commands`, such as ``commands.Queue.Declare``.
+    :raises ValueError: when a value cannot be encoded; the error names the field.
+    """
+    out = [struct.pack('>I', method.index)]
+    bits, count = 0, 0
+    for name in method.attributes():
+        kind, value = method.amqp_type(name), fields.get(name)
+        if kind == 'bit':
+            bits |= bool(value) << count
+            count += 1
+            continue
+        if count:
+            out.append(bytes((bits,)))
+            bits = count = 0
+        out.append(_encode_field(kind, value, '%s of %s' % (name, method.name)))
+    if count:
+        out.append(bytes((bits,)))
+    return frame(METHOD, channel, b''.join(out))
+
+
+def _encode_field(kind: str, value: Any, what: str) -> bytes:
+    if kind == 'shortstr':
+        return short_string('' if value is None else value, what)
+    if kind == 'table':
+        return field_table(value, what)
+    if kind == 'longstr':
+        raw = value if isinstance(value, bytes) else str(value or '').encode()
+        return struct.pack('>I', len(raw)) + raw
+    try:
+        return encode.by_type(value or 0, kind)
+    except (TypeError, ValueError, struct.error) as error:
+        raise ValueError('%s cannot be encoded: %s' % (what, error)) from error
+
+
+_FIXED = {
+    kind: struct.Struct(fmt) for kind, fmt in (('octet', '>B'), ('short', '>H'), ('long', '>I'), ('longlong', '>Q'))
+}
+
+
+def decode_method(payload: bytes) -> base.Frame:
+    """Decode the payload of a method frame into an object of `pamqp.commands`.
+
+    :raises FrameError: when a field does not fit into the frame.
+    :raises SyntaxError_: when the method is unknown or a name is not UTF-8.
+    """
+    kind: Any = commands.INDEX_MAPPING.get(int.from_bytes(payload[:4], 'big'))
+    if kind is None or len(payload) < 4:
+        raise SyntaxError_('an unknown method: %s' % payload[:4].hex(' '))
+    method: base.Frame = kind.__new__(kind)
+    at, bit = 4, 0
+    for name in kind.attributes():
+        field = kind.amqp_type(name)
+        value: Any
+        if field == 'bit':
+            if at >= len(payload):
+                raise FrameError('%s ends before its field %s' % (kind.name, name))
+            value = bool(payload[at] & 1 << bit)
+            bit += 1
+        else:
+            if bit:
+                at, bit = at + 1, 0
+            if field == 'shortstr':
+                value, at = read_short_string(payload, at)
+            elif field == 'table':
+                value, at = read_field_table(payload, at)
+            elif field == 'longstr':
+                end = at + 4 + int.from_bytes(payload[at : at + 4], 'big')
+                if at + 4 > len(payload) or end > len(payload):
+                    raise FrameError('%s of %s is longer than its frame' % (name, kind.name))
+                value, at = payload[at + 4 : end], end
+            else:
+                fixed = _FIXED[field]
+                if at + fixed.size > len(payload):
+                    raise FrameError('%s ends before its field %s' % (kind.name, name))
+                (value,), at = fixed.unpack_from(payload, at), at + fixed.size
+        setattr(method, name, value)
+    return method
+
+
+def frame(kind: int, channel: int, payload: bytes) -> bytes:
+    """One frame around a payload."""
+    return _pack_frame_header(kind, channel, len(payload)) + payload + FRAME_END
+
+
+# -- the hot four ------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096)
+def encode_publish(channel: int, exchange: str, routing_key: str, mandatory: bool) -> bytes:
+    """The ``basic.publish`` method frame; remembered, because a program publishes to few addresses again and again.
+
+    :raises ValueError: when the exchange or the routing key is over 255 bytes or not valid Unicode.
+    """
+    return frame(
+        METHOD,
+        channel,
+        b''.join(
+            (
+                BASIC_PUBLISH,
+                b'\x00\x00',
+                short_string(exchange, 'the exchange'),
+                short_string(routing_key, 'the routing key'),
+                b'\x01' if mandatory else b'\x00',
+            )
+        ),
+    )
+
+
+def encode_body(channel: int, body: bytes, frame_max: int) -> list[bytes]:
+    """The body frames of a message, in order and ready to be joined; none for an empty body."""
+    size = frame_max - FRAME_OVERHEAD
+    if len(body) <= size:
+        return [_pack_frame_header(BODY, channel, len(body)), body, FRAME_END] if body else []
+    out: list[bytes] = []
+    for at in range(0, len(body), size):
+        piece = body[at : at + size]
+        out += (_pack_frame_header(BODY, channel, len(piece)), piece, FRAME_END)
+    return out
+
+
+def encode_ack(channel: int, delivery_tag: int, multiple: bool = False) -> bytes:
+    """A ``basic.ack`` frame."""
+    return _ack_head(METHOD, channel, 13, BASIC_ACK, delivery_tag, multiple, 0xCE)
+
+
+def decode_ack(payload: bytes) -> tuple[int, int]:
+    """The delivery tag and the bits of a ``basic.ack`` (bit 0: multiple) or ``basic.nack`` (bit 1: requeue).
+
+    :raises FrameError: when the payload is too short.
+    """
+    if len(payload) < 13:
+        raise FrameError('a basic.ack or basic.nack of %d bytes' % len(payload))
+    return cast('tuple[int, int]', _unpack_tag_and_bits(payload, 4))
+
+
+def decode_deliver(payload: bytes) -> tuple[bytes, int, bool, int]:
+    """Of a ``basic.deliver``: raw consumer tag, delivery tag, redelivered, and where its exchange name begins.
+
+    :raises FrameError: when the payload is too short.
+    """
+    at = 5 + payload[4] if len(payload) > 4 else 5
+    if at + 9 > len(payload):
+        raise FrameError('a basic.deliver of %d bytes' % len(payload))
+    delivery_tag, redelivered = _unpack_tag_and_bits(payload, at)
+    return payload[5:at], delivery_tag, redelivered == 1, at + 9

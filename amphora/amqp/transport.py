@@ -1,0 +1,324 @@
+"""Bytes to and from a socket, in gevent's hub: one reading callback, one coalescing writer.
+
+Knows bytes, not frames; that is why whoever writes must hand over whole frames.
+
+Reading: an io watcher's callback receives and hands the bytes up; no greenlet has to be woken for it. Nothing called
+from there may block.
+
+Writing: the first write of a loop iteration goes to the socket at once, everything else written in the same iteration
+leaves as one `send` at its end. What the socket does not take waits for it to become writable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent import monkey
+
+# A gevent loop's io events.
+_READ, _WRITE = 1, 2
+# Bytes received or sent in one go: frame_max, so that a full body frame costs one system call.
+_CHUNK = 131072
+# Small writes are joined up to this many bytes; beyond it copying would cost more than the system calls it saves.
+_JOIN = 1048576
+
+_NOTHING = b''
+
+# The native ones, whether this program is monkey-patched or not: the writer is shared with the native heartbeat thread.
+_allocate_lock = monkey.get_original('_thread', 'allocate_lock')
+_socket_class = monkey.get_original('socket', 'socket')
+
+
+class Transport:
+    """A connected socket.
+
+    :param sock: a connected gevent socket; the transport takes its descriptor over.
+    :param on_data: called in the hub with the bytes that came.
+    :param on_lost: called once, in the hub, with the reason why the socket is gone; not after `close`.
+    :param on_drain: called in the hub when `congested` has been true and the backlog has been halved.
+    :param high_water: unsent bytes above which `congested` is true.
+    """
+
+    def __init__(
+        self,
+        sock: Any,
+        on_data: Callable[[bytes], None],
+        on_lost: Callable[[Exception], None],
+        on_drain: Callable[[], None],
+        high_water: int,
+    ) -> None:
+        self.high_water = high_water
+        self.closed = False
+        self.last_received = self.last_sent = monotonic()
+        self._on_data = on_data
+        self._on_lost = on_lost
+        self._on_drain = on_drain
+        self._was_congested = False
+        self._sock = _socket_class(sock.family, sock.type, sock.proto, sock.detach())
+        self._sock.setblocking(False)
+        self._queue: list[bytes] = []
+        self._queued = 0
+        # What the socket left of the last send; goes before anything else. Guarded by the lock.
+        self._partial: bytes | memoryview = _NOTHING
+        # True while somebody is already going to flush: a callback at the end of this iteration, or the write watcher.
+        self._armed = False
+        self._lock = _allocate_lock()
+        self._loop = gevent.get_hub().loop
+        self._reader = self._loop.io(self._sock.fileno(), _READ)
+        self._writer = self._loop.io(self._sock.fileno(), _WRITE)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._reader.start(self._readable)
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def poll(self) -> None:
+        """Read what has come by now without waiting for the loop to say so."""
+        if not self.closed:
+            self._readable()
+
+    def _readable(self) -> None:
+        try:
+            data = self._sock.recv(_CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lose(error)
+            return
+        if not data:
+            self._lose(ConnectionResetError('the peer closed the socket'))
+            return
+        self.last_received = monotonic()
+        self._on_data(data)
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that were written and that the socket has not taken yet."""
+        return self._queued + len(self._partial)
+
+    @property
+    def congested(self) -> bool:
+        """Whether more is unsent than the high-water mark; `on_drain` is then called when half of that is gone."""
+        if self._queued + len(self._partial) > self.high_water:
+            self._was_congested = True
+            return True
+        return False
+
+    def write(self, data: bytes) -> None:
+        """Send whole frames, in the order of the calls; never blocks, never interleaves. Ignored once closed."""
+        if self._armed:
+            self._queue.append(data)
+            self._queued += len(data)
+        elif not self.closed:
+            self._armed = True
+            if self._push(data):
+                self._loop.run_callback(self.flush)
+            else:
+                self._writer.start(self._writable)
+
+    def flush(self) -> None:
+        """Hand to the socket what is queued; runs at the end of an iteration whose first write went out at once."""
+        if not self.closed:
+            self._drain()
+
+    def _writable(self) -> None:
+        if self._push():
+            self._writer.stop()
+            self._drain()
+
+    def _drain(self) -> None:
+        while self._queue:
+            if self._queued <= _JOIN:
+                data = b''.join(self._queue)
+                self._queue.clear()
+            else:
+                data = self._take()
+            self._queued -= len(data)
+            if not self._push(data):
+                self._writer.start(self._writable)
+                break
+        else:
+            self._armed = False
+        if self._was_congested and self.unsent <= self.high_water // 2 and not self.closed:
+            self._was_congested = False
+            self._on_drain()
+
+    def _take(self) -> bytes:
+        """The first of what is queued, about as much as is worth joining."""
+        size = count = 0
+        while size < _JOIN and count < len(self._queue):
+            size += len(self._queue[count])
+            count += 1
+        data = b''.join(self._queue[:count])
+        del self._queue[:count]
+        return data
+
+    def _push(self, data: bytes = b'') -> bool:
+        """Hand data to the socket, after what it left last time; False when some of it must wait until it is
+        writable."""
+        try:
+            with self._lock:
+                return self._transmit(self._encode(data))
+        except OSError as error:
+            # Whoever writes must not be entered again by what a loss sets off: it is told from the loop.
+            self._loop.run_callback(self._lose, error)
+            return True
+
+    def _transmit(self, data: bytes) -> bool:
+        assert self._lock.locked()
+        if self.closed:
+            return True
+        pending: bytes | memoryview = data
+        if self._partial:
+            pending = b''.join((self._partial, data)) if data else self._partial
+        try:
+            sent = self._sock.send(pending)
+        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError):
+            sent = 0
+        else:
+            self.last_sent = monotonic()
+        self._partial = memoryview(pending)[sent:] if sent < len(pending) else _NOTHING
+        return not self._partial
+
+    def _encode(self, data: bytes) -> bytes:
+        return data
+
+    def keep_alive(self, heartbeat: bytes) -> None:
+        """Send a heartbeat frame, or go on with what the socket did not take; for the native heartbeat thread.
+
+        The hub may be busy, even stuck in a function that burns the CPU, so nothing here touches the loop.
+        """
+        # A failing socket is the hub's to find out and to tell.
+        with contextlib.suppress(OSError), self._lock:
+            self._transmit(b'' if self._partial or self.closed else self._encode(heartbeat))
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the socket at once; what is unsent is dropped."""
+        with self._lock:
+            if self.closed:
+                return
+            self.closed = True
+            self._queue.clear()
+            self._queued = 0
+            self._partial = _NOTHING
+            self._armed = False
+        for watcher in (self._reader, self._writer):
+            watcher.stop()
+            watcher.close()
+        self._sock.close()
+
+    def _lose(self, error: Exception) -> None:
+        if not self.closed:
+            self.close()
+            self._on_lost(error)
+
+
+class TlsTransport(Transport):
+    """A `Transport` with TLS between the socket and everything else.
+
+    The TLS engine works on memory buffers, so reading stays in the hub and writing stays one coalesced `send`.
+    """
+
+    def __init__(self, sock: Any, tls: TlsEngine, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self._tls = tls
+        self._on_plain, self._on_data = self._on_data, self._decrypt
+
+    def start(self) -> None:
+        super().start()
+        # The peer's first words may have come together with the end of the handshake.
+        self._loop.run_callback(self._decrypt, b'')
+
+    def _decrypt(self, data: bytes) -> None:
+        if self.closed:
+            return
+        try:
+            with self._lock:
+                plain, ended = self._tls.decrypt(data)
+        except ssl.SSLError as error:
+            self._lose(error)
+            return
+        if self._tls.wants_to_say and not self._push() and not self._armed:
+            self._armed = True
+            self._writer.start(self._writable)
+        if plain:
+            self._on_plain(plain)
+        if ended:
+            self._lose(ConnectionResetError('the peer ended the TLS session'))
+
+    def _encode(self, data: bytes) -> bytes:
+        return self._tls.encrypt(data)
+
+
+class TlsEngine:
+    """TLS on memory buffers (`ssl.SSLObject`): bytes in, bytes out, no socket."""
+
+    def __init__(self, context: ssl.SSLContext, server_hostname: str | None) -> None:
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
+
+    def handshake(self, sock: Any) -> None:
+        """Shake hands over a connected gevent socket; blocks this greenlet only.
+
+        :raises OSError: (of which `ssl.SSLError` is a kind) when the peer cannot be trusted, does not speak TLS or goes
+            away.
+        """
+        while True:
+            try:
+                self._object.do_handshake()
+            except ssl.SSLWantReadError:
+                self._flush(sock)
+                data = sock.recv(_CHUNK)
+                if not data:
+                    raise ConnectionResetError('the peer closed the socket during the TLS handshake') from None
+                self._incoming.write(data)
+            except ssl.SSLError:
+                self._flush(sock)  # the alert that tells the peer why
+                raise
+            else:
+                self._flush(sock)
+                return
+
+    def _flush(self, sock: Any) -> None:
+        data = self._outgoing.read()
+        if data:
+            sock.sendall(data)
+
+    def encrypt(self, data: bytes) -> bytes:
+        """What to send for these bytes, and whatever TLS itself wants to say."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._object.write(rest) :]
+        return self._outgoing.read()
+
+    def decrypt(self, data: bytes) -> tuple[bytes, bool]:
+        """The plain bytes in what was received, and whether the peer has ended the session."""
+        if data:
+            self._incoming.write(data)
+        plain: list[bytes] = []
+        while True:
+            try:
+                piece = self._object.read(_CHUNK)
+            except ssl.SSLWantReadError:
+                return b''.join(plain), False
+            except ssl.SSLZeroReturnError:
+                return b''.join(plain), True
+            if not piece:
+                return b''.join(plain), True
+            plain.append(piece)
+
+    @property
+    def wants_to_say(self) -> bool:
+        """Whether TLS itself has something to send, such as a key update; `encrypt` of nothing gives it."""
+        return self._outgoing.pending > 0

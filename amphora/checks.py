@@ -1,0 +1,29 @@
+"""Checks of a user's numbers, with errors that say which one is wrong and what would be right."""
+
+from __future__ import annotations
+
+
+def check_integer(value: object, what: str, low: int, high: int) -> int:
+    """The value, when it is an integer within the limits.
+
+    :raises TypeError: it is no integer.
+    :raises ValueError: it is out of the limits.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError('%s must be an integer, not %r' % (what, value))
+    if not low <= value <= high:
+        raise ValueError('%s must be from %d to %d, not %d' % (what, low, high, value))
+    return value
+
+
+def check_seconds(value: object, what: str, high: float) -> float:
+    """The value, when it is a number of seconds from 0 to the limit.
+
+    :raises TypeError: it is no number.
+    :raises ValueError: it is negative, not a number in the sense of IEEE 754, or above the limit.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError('%s must be a number of seconds, not %r' % (what, value))
+    if not 0 <= value <= high:  # NaN compares false to everything
+        raise ValueError('%s must be from 0 to %g seconds, not %r' % (what, high, value))
+    return value

@@ -1,0 +1,431 @@
+"""From a call to its result.
+
+Collects nothing and decodes nothing itself: `caller` makes the call readable, a dialect knows the bytes, `publisher`
+and `consumer` keep them moving through faults, `pending` knows who waits.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from itertools import count
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+import gevent
+from gevent.event import AsyncResult, Event
+from gevent.hub import Waiter
+
+from amphora.amqp import Channel, Message
+from amphora.caller import PrettyCaller
+from amphora.checks import check_integer, check_seconds
+from amphora.consumer import Consumer, Delivery
+from amphora.dialects.native import (
+    Native,
+    reply_queue,
+    request_exchange,
+    request_queue,
+    response_exchange,
+)
+from amphora.envelope import Request
+from amphora.errors import AmqpError, NoResult, NotSent, QueueFull, Unroutable, WrongThread
+from amphora.pending import Deferred, DeferredEntry, Entry, Pending
+from amphora.publisher import Publication, Publisher
+from amphora.serializer import AbstractRpcSerializer, RpcJsonSerializer
+from amphora.session import Session
+from amphora.settings import make_settings
+from amphora.topology import Binding, Exchange, Queue, Record, Topology
+
+logger = logging.getLogger('amphora.client')
+
+#: milliseconds that a reply queue outlives its client's connection: time to come back after a fault
+REPLY_QUEUE_EXPIRES = 600_000
+#: the longest timeout, in seconds: RabbitMQ counts a message's expiration in 32 bits of milliseconds
+MAX_TIMEOUT = 4_294_967
+#: seconds that `stop` waits for the broker to confirm what was sent
+STOP_TIMEOUT = 5.0
+
+_OPTIONS = frozenset(('function_name', 'routing_key', 'timeout', 'wait_publish'))
+
+#: gets the positional and the keyword arguments of a call; gives a dict with ``routing_key``
+Tuning = Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Any]]
+
+
+class AmqpRpcClient:
+    """Calls functions of a service's servers.
+
+    :param service_name: namespace of the service.
+    :param uuid: names this client; None: a random one. Two clients of one uuid would steal each other's replies.
+    :param serializer: makes and reads the bodies, see `amphora.serializer`; the server must use the same.
+    :param timeout: seconds that a call waits for its result unless told otherwise.
+    :param autostart: connect now, in the background; False: when `serve` is called. Calls made before wait.
+    :param options: the way to the broker, see `amphora.settings.make_settings`: amqp_url, amqp_host, amqp_port,
+        amqp_user, amqp_password, amqp_vhost, amqp_ssl, heartbeat (seconds), persistent, confirm, queue_type.
+    :raises TypeError: an option is unknown or of the wrong type.
+    :raises ValueError: an option makes no sense; the error names it.
+    """
+
+    _exchange_type = 'direct'
+
+    def __init__(
+        self,
+        service_name: str,
+        uuid: str | None = None,
+        serializer: type[AbstractRpcSerializer] | AbstractRpcSerializer = RpcJsonSerializer,
+        timeout: float = 60,
+        autostart: bool = True,
+        **options: Any,
+    ) -> None:
+        self.service_name = service_name
+        self.uuid = uuid if uuid is not None else str(uuid4())
+        self.serializer = serializer
+        self.timeout = check_seconds(timeout, 'timeout', MAX_TIMEOUT)
+        self._settings = make_settings(**options)
+        self._dialect = Native(service_name, serializer, self._settings.delivery_mode)
+        self._request_exchange = request_exchange(service_name)
+        self._reply_queue = Queue(reply_queue(service_name, self.uuid), (('x-expires', REPLY_QUEUE_EXPIRES),))
+        self._topology = Topology(self._records())
+        self._hub = gevent.get_hub()
+        self._pending = Pending(self._on_expired)
+        # A uuid4 whose last twelve digits count: as unique, and without the system call that a fresh one costs.
+        self._id_prefix = str(uuid4())[:24]
+        self._ids = count(1)
+        self._tunings: dict[str, Tuning] = {}
+        self._stopped = Event()
+        name = 'amphora client %s' % service_name
+        self._publishing = Session(self._settings, self._topology, name + ' (publishes)')
+        self._consuming = Session(self._settings, self._topology, name + ' (consumes)')
+        self._publisher = Publisher(self._publishing, self._settings.confirm, self._on_returned, self._on_refused)
+        self._consumer = Consumer(
+            self._consuming, self._reply_queue.name, self._on_delivery, no_ack=not self._settings.confirm
+        )
+        self._to_ack: Delivery | None = None
+        #: replies that nobody waited for: late ones, second ones, strangers'
+        self.ignored_replies = 0
+        self._call = PrettyCaller(self._do_call, _OPTIONS, 'call')
+        self._defer = PrettyCaller(self._do_defer, _OPTIONS, 'defer')
+        if autostart:
+            self.serve()
+
+    def _records(self) -> list[Record]:
+        response = response_exchange(self.service_name)
+        queue = Queue(request_queue(self.service_name), self._settings.request_queue_arguments)
+        return [
+            Exchange(self._request_exchange, self._exchange_type),
+            Exchange(response, 'direct'),
+            queue,
+            Binding(queue.name, self._request_exchange, ''),
+            self._reply_queue,
+            Binding(self._reply_queue.name, response, self.uuid),
+        ]
+
+    def __repr__(self) -> str:
+        return '<%s %s %s>' % (type(self).__name__, self.service_name, self.uuid)
+
+    # -- calling -------------------------------------------------------------------------------------------------------
+
+    @property
+    def call(self) -> PrettyCaller:
+        """Call a remote function and wait for its result: ``client.call.add(2, 3)``.
+
+        Options go before the name: ``client.call(timeout=5).add(2, 3)``.
+
+        - ``function_name``: the name as text.
+        - ``routing_key``: which queue is meant; by default that of the function's tuning, else the service's own.
+        - ``timeout``: seconds to wait for the result.
+        - ``wait_publish``: of use to `defer`; a call waits for more than that anyway.
+
+        :raises RemoteException: the function raised.
+        :raises WrongRequest: the server has no such function, or cannot read the request.
+        :raises NoResult: no result in time; its subclasses and its ``executed`` say more.
+        :raises TypeError: an argument cannot be serialised; the error names it, and nothing was sent.
+        :raises AmqpError: the broker refuses the login, the virtual host or a queue this client needs.
+        """
+        return self._call
+
+    @property
+    def defer(self) -> PrettyCaller:
+        """Call a remote function without waiting; gives a `gevent.event.AsyncResult`: ``client.defer.add(2, 3).get()``.
+
+        Options as of `call`; ``wait_publish=True`` returns when the broker has the request. `get` of the result raises
+        what `call` would. A result that nobody holds, and nobody has linked a callback to, is forgotten; its request is
+        still sent.
+
+        :raises BufferFull: too many requests already wait for the broker; this one was not accepted.
+        """
+        return self._defer
+
+    def _do_call(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]) -> Any:
+        timeout = self._timeout(options)
+        entry = Entry(self._next_id(), monotonic() + timeout, Waiter(self._hub))
+        self._send(entry, function, args, kwargs, options)
+        try:
+            message: Message = entry.wait()
+        except BaseException:
+            # Killed, timed out from outside, or failed: nobody waits any more.
+            self._forget(entry.id)
+            raise
+        return self._dialect.decode_reply(message.properties, message.body)
+
+    def _do_defer(
+        self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
+    ) -> AsyncResult[Any]:
+        self._publisher.check_room()
+        timeout = self._timeout(options)
+        result = Deferred()
+        entry = DeferredEntry(self._next_id(), monotonic() + timeout, result, self._decode, self._pending.drop)
+        self._send(entry, function, args, kwargs, options)
+        if options.get('wait_publish'):
+            entry.publication.wait()
+        return result
+
+    def _send(
+        self, entry: Entry, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
+    ) -> None:
+        if gevent.get_hub() is not self._hub:
+            raise WrongThread('%r belongs to another thread; make a client in this one' % self)
+        routing_key = options.get('routing_key')
+        if routing_key is None:
+            routing_key = self._tune(function, args, kwargs) if function in self._tunings else ''
+        request = Request(entry.id, function, args, kwargs, self.uuid)
+        address, properties, body = self._dialect.encode_request(request, routing_key)
+        entry.publication = Publication(
+            address.exchange, address.routing_key, properties, body, entry.deadline, self._on_settled
+        )
+        # Waiting before it is written: the reply may be that quick.
+        self._pending.open(entry)
+        try:
+            self._publisher.publish(entry.publication)
+        except BaseException:
+            self._pending.take(entry.id)
+            raise
+
+    def _tune(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        tuned = self._tunings[function](args, kwargs)
+        try:
+            routing_key: str = tuned['routing_key']
+        except (TypeError, KeyError):
+            raise TypeError(
+                "the tuning of %r must give a dict with the key 'routing_key', not %r" % (function, tuned)
+            ) from None
+        return routing_key
+
+    def _timeout(self, options: Mapping[str, Any]) -> float:
+        timeout = options.get('timeout')
+        return self.timeout if timeout is None else check_seconds(timeout, 'timeout', MAX_TIMEOUT)
+
+    def _next_id(self) -> str:
+        return '%s%012x' % (self._id_prefix, next(self._ids))
+
+    def _decode(self, message: Message) -> Any:
+        return self._dialect.decode_reply(message.properties, message.body)
+
+    def _forget(self, id: str) -> None:
+        entry = self._pending.take(id)
+        if entry is not None:
+            self._publisher.withdraw(entry.publication)
+
+    # -- what becomes of a request: in the hub, nothing below may block ------------------------------------------------
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        message = delivery.message
+        if self._settings.confirm:
+            # One ack for all replies of this turn of the loop.
+            if self._to_ack is None:
+                self._hub.loop.run_callback(self._ack)
+            self._to_ack = delivery
+        id = self._dialect.reply_id(message.properties)
+        if not self._pending.resolve(id, message):
+            self.ignored_replies += 1
+            logger.debug('%r: nobody waits for the reply %.100r', self, id)
+
+    def _ack(self) -> None:
+        delivery, self._to_ack = self._to_ack, None
+        if delivery is not None:
+            delivery.ack(multiple=True)
+
+    def _on_settled(self, publication: Publication, acked: bool) -> None:
+        # A returned request has failed already: its return came first.
+        if not acked and publication.returned is None:
+            self._pending.fail(publication.message_id, QueueFull('the broker refused the request: the queue is full'))
+
+    def _on_returned(self, message: Message) -> None:
+        info = message.return_info
+        assert info is not None
+        text = 'no queue takes the request: exchange %r, routing key %r (%d %s)'
+        error = Unroutable(text % (info.exchange, info.routing_key, info.code, info.text))
+        self._pending.fail(message.properties.get('message_id'), error)
+
+    def _on_refused(self, publication: Publication, error: AmqpError) -> None:
+        self._publisher.withdraw(publication)
+        self._pending.fail(publication.message_id, error)
+
+    def _on_expired(self, entry: Entry) -> None:
+        publication: Publication = entry.publication
+        self._publisher.withdraw(publication)
+        error: NoResult
+        if publication.written:
+            error = NoResult('no result in time; the call may have run, or may be running')
+        else:
+            error = NotSent('the broker was away, or took no messages, until the timeout')
+        entry.throw(error)
+
+    # -- queues of one's own -------------------------------------------------------------------------------------------
+
+    def create_new_request_queue(
+        self, queue: str, routing_key: str | None = None, x_expires: int | None = None, nowait: bool = False
+    ) -> None:
+        """Make a queue ``rpc_{queue}_request`` and bind it to the request exchange.
+
+        Servers take calls from it after ``receive_from_queue(queue)``; calls go there by their ``routing_key``. It is
+        made again after a reconnect, until `remove_request_queue`.
+
+        :param queue: a label, from which the queue's name is made.
+        :param routing_key: None: the label.
+        :param x_expires: milliseconds that the queue may be without consumers before RabbitMQ deletes it; None: it
+            stays. (The original's reference said microseconds; RabbitMQ has always counted milliseconds:
+            https://www.rabbitmq.com/docs/ttl.)
+        :param nowait: do not wait until it is there.
+        :raises PreconditionFailed: it exists with other arguments.
+        :raises NotSent: there was no broker within the client's timeout.
+        """
+        arguments = self._settings.request_queue_arguments
+        if x_expires is not None:
+            arguments += (('x-expires', check_integer(x_expires, 'x_expires', 1, 4_294_967_295)),)
+        name = request_queue(queue)
+        binding = Binding(name, self._request_exchange, queue if routing_key is None else routing_key)
+        records: tuple[Record, ...] = (Queue(name, arguments), binding)
+
+        def declare(channel: Channel) -> None:
+            for record in records:
+                record.declare(channel)
+
+        def create() -> None:
+            # Wished for before it is there: so it is made when the connection is lost in the middle.
+            self._topology.add(*records)
+            try:
+                self._do_on_broker(declare, 'queue %r was not created' % name)
+            except BaseException:
+                self._topology.discard(*records)
+                raise
+
+        self._maybe_wait(create, nowait)
+
+    def remove_request_queue(self, queue: str, nowait: bool = False) -> None:
+        """Delete a queue ``rpc_{queue}_request``, and the requests in it. Nothing happens when it is not there.
+
+        :param queue: the label given to `create_new_request_queue`.
+        :param nowait: do not wait until it is gone.
+        :raises NotSent: there was no broker within the client's timeout.
+        """
+        name = request_queue(queue)
+
+        def remove() -> None:
+            self._topology.discard_queue(name)
+            self._do_on_broker(lambda channel: channel.queue.delete(name), 'queue %r was not removed' % name)
+
+        self._maybe_wait(remove, nowait)
+
+    def _do_on_broker(self, work: Callable[[Channel], object], failure: str) -> None:
+        if not self._publishing.with_channel(work, self.timeout):
+            raise NotSent('%s: no broker within %g s' % (failure, self.timeout))
+
+    def _maybe_wait(self, work: Callable[[], None], nowait: bool) -> None:
+        if not nowait:
+            work()
+            return
+
+        def logged() -> None:
+            try:
+                work()
+            except (AmqpError, NotSent) as error:
+                logger.error('%r: %s', self, error)
+
+        gevent.spawn(logged)
+
+    def tune_function(self, func_name: str) -> Callable[[Tuning], Tuning]:
+        """Have a function's routing key made from its arguments; usable as a decorator.
+
+        :param func_name: name of the remote function.
+        :returns: what takes the tuning function: it is called with the positional arguments as a tuple and the keyword
+            arguments as a dict, and gives a dict with ``routing_key`` (``queue`` is of the past, and ignored). A call's
+            own ``routing_key`` option goes first.
+        """
+
+        def tune(tuning: Tuning) -> Tuning:
+            if not callable(tuning):
+                raise TypeError('the tuning of %r must be callable, which %r is not' % (func_name, tuning))
+            self._tunings[func_name] = tuning
+            return tuning
+
+        return tune
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def serve(self, nowait: bool = True) -> None:
+        """Connect and start working; sends what was held by `stop`.
+
+        :param nowait: True: return at once and connect in the background. False: block until `stop`.
+        :raises AmqpError: with ``nowait=False``, when the broker refuses the login, the virtual host or a queue.
+        """
+        self._stopped.clear()
+        self._consumer.start()
+        self._publishing.start()
+        self._consuming.start()
+        if not nowait:
+            self._publishing.wait_ready()
+            self._stopped.wait()
+
+    def stop(self) -> None:
+        """Disconnect. Requests that were not sent are held until `serve`; calls go on waiting until their timeout."""
+        self._publisher.wait_settled(STOP_TIMEOUT)
+        self.stop_publisher()
+        self._stop_consuming()
+        if not self._pending:
+            self._delete_reply_queue()
+        self._consuming.stop()
+        self._stopped.set()
+
+    def stop_publisher(self) -> None:
+        """Send no more requests: they are held until `serve`. Replies still come in."""
+        self._publishing.stop()
+
+    def stop_consumer(self) -> None:
+        """Take no more replies: they wait in their queue until `serve`. Requests are still sent."""
+        self._stop_consuming()
+        self._consuming.stop()
+
+    def _stop_consuming(self) -> None:
+        self._consumer.cancel()
+        self._ack()
+
+    def _delete_reply_queue(self) -> None:
+        connection = self._consuming.connection
+        if connection is not None:
+            try:
+                with connection.channel() as channel:
+                    channel.queue.delete(self._reply_queue.name, if_unused=True)
+            except AmqpError as error:
+                # It expires by itself; this is only tidier.
+                logger.debug('%r: the reply queue stays: %s', self, error)
+
+
+class AmqpRpcFanoutClient(AmqpRpcClient):
+    """Calls functions of all of a service's `AmqpRpcFanoutServer`s at once; the first answer is the result.
+
+    The parameters are those of `AmqpRpcClient`. Who hears a call is every server whose queue exists when it is
+    published; when there is none, the call raises `Unroutable`.
+    """
+
+    _exchange_type = 'fanout'
+
+    def _records(self) -> list[Record]:
+        shared = request_queue(self.service_name)
+        return [
+            record
+            for record in super()._records()
+            # Each fanout server has a queue of its own; in a shared one each request would reach a single server.
+            if not (isinstance(record, Queue) and record.name == shared)
+            and not (isinstance(record, Binding) and record.queue == shared)
+        ]

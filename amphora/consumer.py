@@ -1,0 +1,170 @@
+"""Failsafe consuming: prefetch, resubscribing, and acks on the delivering channel only.
+
+Knows deliveries; not what is in them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from gevent.lock import RLock
+
+from amphora.amqp import Channel, Closed, Connection, Message
+from amphora.errors import AmqpError
+from amphora.session import Session
+
+logger = logging.getLogger('amphora.consumer')
+
+
+class Delivery:
+    """A message that was delivered, and the channel that its ack belongs to.
+
+    Once that channel has ended, the broker has given the message back to the queue: acking or requeueing it does
+    nothing then.
+    """
+
+    __slots__ = ('_channel', 'consumer', 'message')
+
+    def __init__(self, message: Message, channel: Channel, consumer: Consumer) -> None:
+        self.message = message
+        self.consumer = consumer
+        self._channel = channel
+
+    @property
+    def tag(self) -> int:
+        """The delivery tag."""
+        assert self.message.delivery_info is not None
+        return self.message.delivery_info.delivery_tag
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether it may have been delivered before."""
+        return self.message.delivery_info is not None and self.message.delivery_info.redelivered
+
+    def ack(self, multiple: bool = False) -> bool:
+        """It is done with, and with ``multiple`` all before it; False when the channel has ended, so that it will come
+        again."""
+        try:
+            self._channel.ack(self.tag, multiple)
+        except Closed:
+            return False
+        return True
+
+    def requeue(self) -> bool:
+        """Give it back to the queue; False as in `ack`."""
+        return self._refuse(requeue=True)
+
+    def reject(self) -> bool:
+        """Drop it, or dead-letter it where its queue says so; False as in `ack`."""
+        return self._refuse(requeue=False)
+
+    def _refuse(self, requeue: bool) -> bool:
+        try:
+            self._channel.basic.reject(self.tag, requeue=requeue)
+        except Closed:
+            return False
+        return True
+
+
+class Consumer:
+    """Consumes a queue through a session, on a channel of its own.
+
+    :param session: whose connection to use.
+    :param queue: the queue's name.
+    :param on_delivery: called in the hub with each `Delivery`; must not block.
+    :param prefetch: unacked deliveries at once; 0: no limit.
+    :param no_ack: the broker forgets a message as soon as it is sent.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        queue: str,
+        on_delivery: Callable[[Delivery], None],
+        prefetch: int = 0,
+        no_ack: bool = False,
+    ) -> None:
+        self.queue = queue
+        self._session = session
+        self._on_delivery = on_delivery
+        self._prefetch = prefetch
+        self._no_ack = no_ack
+        self._channel: Channel | None = None
+        self._tag: str | None = None
+        self._wanted = True
+        self._lock = RLock()
+
+    def __repr__(self) -> str:
+        return '<Consumer of %r>' % self.queue
+
+    def start(self) -> None:
+        """Consume from now on, whenever there is a connection.
+
+        :raises AmqpError: there is one, and the broker refused.
+        """
+        self._wanted = True
+        self._session.attach(self)
+
+    def cancel(self) -> None:
+        """Consume no more: returns when the broker has said so and everything that was under way has been delivered.
+
+        What was delivered can still be acked.
+        """
+        self._wanted = False
+        self._session.detach(self)
+        with self._lock:
+            channel, tag, self._tag = self._channel, self._tag, None
+            if channel is not None and tag is not None and not channel.closed:
+                try:
+                    channel.basic.cancel(tag)
+                except Closed as error:
+                    logger.debug('%r: cancelling: %s', self, error)
+
+    def close(self) -> None:
+        """Consume no more, and give back what was not acked."""
+        self.cancel()
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+    # -- as a user of the session --------------------------------------------------------------------------------------
+
+    def resume(self, connection: Connection) -> None:
+        """See `amphora.session.User`."""
+        with self._lock:
+            if not self._wanted or (self._tag is not None and self._channel is not None and not self._channel.closed):
+                return
+            channel = self._channel
+            if channel is None or channel.closed:
+                channel = connection.channel()
+                channel.close_listeners.append(lambda error: self._on_channel_closed(channel, error))
+            if self._prefetch:
+                channel.basic.qos(prefetch_count=self._prefetch)
+            self._channel = channel
+            self._tag = channel.basic.consume(
+                self.queue,
+                lambda message: self._on_delivery(Delivery(message, channel, self)),
+                no_ack=self._no_ack,
+                on_cancel=self._on_cancel,
+                direct=True,
+            )
+
+    def suspend(self) -> None:
+        """See `amphora.session.User`."""
+        self._channel = self._tag = None
+
+    def refuse(self, error: AmqpError) -> None:
+        """See `amphora.session.User`: who consumes just waits."""
+
+    def _on_cancel(self, tag: str) -> None:
+        logger.warning('the broker ended the consumer of %r, most likely because the queue was deleted', self.queue)
+        self._tag = None
+        self._session.wake()
+
+    def _on_channel_closed(self, channel: Channel, error: Exception) -> None:
+        if self._channel is channel:
+            self._channel = self._tag = None
+            if self._wanted and not channel.connection.closed:
+                logger.warning('%r: %s', self, error)
+                self._session.wake()

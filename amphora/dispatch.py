@@ -1,0 +1,62 @@
+"""The table of functions, and calling one: `Request` in, `Reply` out. No AMQP, no gevent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from amphora.envelope import Reply, Request
+from amphora.errors import IgnoreRequest, RemoteException, WrongRequest
+
+logger = logging.getLogger('amphora.dispatch')
+
+Function = Callable[..., Any]
+
+
+class FunctionTable:
+    """Functions by the name they are called by."""
+
+    def __init__(self) -> None:
+        self._functions: dict[str, Function] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._functions)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._functions
+
+    def add(self, function: Function, name: str) -> None:
+        """Register a function; one of the same name is replaced.
+
+        :raises TypeError: it cannot be called, or the name is no text.
+        :raises ValueError: the name is empty.
+        """
+        if not callable(function):
+            raise TypeError('a function must be callable, which %r is not' % (function,))
+        if not isinstance(name, str):
+            raise TypeError('the name of a function must be a str, not %r' % (name,))
+        if not name:
+            raise ValueError('the name of a function must not be empty')
+        self._functions[name] = function
+
+    def invoke(self, request: Request) -> Reply:
+        """Call the function; whatever it raises becomes part of the reply.
+
+        :raises IgnoreRequest: the function does not want this request: there is no reply.
+        :raises KeyboardInterrupt: that is for the program, whichever function it interrupts.
+        """
+        function = self._functions.get(request.function)
+        if function is None:
+            logger.warning('no function %.100r is registered', request.function)
+            return Reply(request.id, error=WrongRequest('no function %.100r is registered' % request.function))
+        try:
+            return Reply(request.id, function(*request.args, **request.kwargs))
+        except (IgnoreRequest, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # SystemExit, GreenletExit and gevent.Timeout end a call, not the server
+            logger.warning('%s raised %s', request.function, type(error).__name__, exc_info=True)
+            logger.debug('%s was called with %.200r %.200r', request.function, request.args, request.kwargs)
+            if not isinstance(error, Exception):
+                error = RemoteException(type(error).__name__, error.args)
+            return Reply(request.id, error=error)

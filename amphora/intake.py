@@ -1,0 +1,129 @@
+"""Requests from one queue: taken up to a limit, each settled once, the surplus given back.
+
+Knows deliveries and how many of them are in hand; not what is in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+
+import gevent
+from gevent.event import Event
+
+from amphora.amqp import Message
+from amphora.consumer import Consumer, Delivery
+from amphora.session import Session
+
+#: seconds before a request that has come before goes back to its queue, so that one which nobody wants does not spin
+REQUEUE_DELAY = 1.0
+
+
+class Job:
+    """A request in hand. It ends with one of `done`, `drop` and `give_back`."""
+
+    __slots__ = ('_delivery', '_intake', 'message')
+
+    def __init__(self, delivery: Delivery, intake: Intake) -> None:
+        self.message: Message = delivery.message
+        self._delivery = delivery
+        self._intake = intake
+
+    def done(self) -> None:
+        """It is answered: ack."""
+        self._delivery.ack()
+        self._intake.settled()
+
+    def drop(self) -> None:
+        """It cannot be answered: reject, for good."""
+        self._delivery.reject()
+        self._intake.settled()
+
+    def give_back(self) -> None:
+        """Somebody else may answer it: requeue, at once the first time, after a delay from then on."""
+        if self._delivery.redelivered:
+            gevent.spawn_later(REQUEUE_DELAY, self._requeue)
+        else:
+            self._requeue()
+
+    def _requeue(self) -> None:
+        self._delivery.requeue()
+        self._intake.settled()
+
+
+class Intake:
+    """Takes requests from a queue.
+
+    :param session: whose connection to use.
+    :param queue: the queue's name.
+    :param on_job: called in the hub with each `Job`; must not block.
+    :param prefetch: how many may be in hand at once.
+    :param max_calls: how many to take; None: no end.
+    :ivar taken: how many were taken.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        queue: str,
+        on_job: Callable[[Job], None],
+        prefetch: int,
+        max_calls: int | None = None,
+    ) -> None:
+        self.taken = 0
+        self._on_job = on_job
+        self._max_calls = max_calls
+        self._in_hand = 0
+        self._finished = Event()
+        self._drained = Event()
+        self._drained.set()
+        self._consumer = Consumer(session, queue, self._on_delivery, prefetch)
+
+    @property
+    def in_hand(self) -> int:
+        """How many requests are taken and not settled."""
+        return self._in_hand
+
+    def start(self) -> None:
+        """Take requests from now on, whenever there is a connection.
+
+        :raises AmqpError: there is one, and the broker refused.
+        """
+        self._consumer.start()
+
+    def finish(self) -> None:
+        """Take no more; returns when the broker has said so. What comes until then is given back."""
+        self._finished.set()
+        self._consumer.cancel()
+
+    def wait_finished(self, until: float | None) -> bool:
+        """Block until the limit is reached or `finish` is called; False when a monotonic time has come before."""
+        return bool(self._finished.wait(None if until is None else max(0.0, until - monotonic())))
+
+    def wait_drained(self) -> None:
+        """Block until nothing is in hand."""
+        self._drained.wait()
+
+    def close(self) -> None:
+        """Take no more, and let the broker give what is in hand to others."""
+        self._finished.set()
+        self._consumer.close()
+
+    def settled(self) -> None:
+        """One that was in hand has ended."""
+        self._in_hand -= 1
+        if not self._in_hand:
+            self._drained.set()
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        job = Job(delivery, self)
+        self._in_hand += 1
+        self._drained.clear()
+        if self._finished.is_set():
+            # Prefetched messages still come after a cancel was sent.
+            job.give_back()
+            return
+        self.taken += 1
+        if self.taken == self._max_calls:
+            self._finished.set()
+        self._on_job(job)

@@ -1,0 +1,199 @@
+"""Calls that wait for their reply: request id -> who waits, each with its deadline.
+
+Knows ids, replies and time; nothing of messages. A waiting `call` is switched to straight from the hub; a `defer` has
+an AsyncResult, which this table does not keep alive: when its last reference goes, so does the entry.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent.event import AsyncResult
+from gevent.hub import Waiter
+
+# Deadlines are looked at this often, in seconds: a call outlives its timeout by no more than that.
+_TICK = 0.05
+
+
+if TYPE_CHECKING:
+    _AsyncResult = AsyncResult[Any]
+else:
+    _AsyncResult = AsyncResult  # takes no type parameter at run time
+
+
+class Entry:
+    """One call that waits. Either `resolve` or `fail` is taken, once.
+
+    :ivar id: the request's id.
+    :ivar deadline: monotonic time at which it ends without a result.
+    :ivar publication: the request on its way; the owner of the table puts it here.
+    """
+
+    __slots__ = ('_slot', '_waiter', 'deadline', 'id', 'publication')
+
+    def __init__(self, id: str, deadline: float, waiter: Waiter[Any] | None) -> None:
+        self.id = id
+        self.deadline = deadline
+        self.publication: Any = None
+        self._slot: dict[str, Entry] | None = None
+        self._waiter = waiter
+
+    def wait(self) -> Any:
+        """Block until the reply is there; raises what the call failed with."""
+        assert self._waiter is not None
+        return self._waiter.get()
+
+    def deliver(self, value: Any) -> None:
+        """Hand the reply to who waits."""
+        assert self._waiter is not None
+        self._waiter.switch(value)
+
+    def throw(self, error: BaseException) -> None:
+        """Hand an error to who waits."""
+        assert self._waiter is not None
+        self._waiter.throw(error)
+
+
+class Deferred(_AsyncResult):
+    """The AsyncResult of a `defer`.
+
+    A result that somebody has linked a callback to is kept by its entry, whether or not anybody else holds it: the
+    callback is the point of it then.
+    """
+
+    entry: DeferredEntry | None = None
+
+    def rawlink(self, callback: Callable[[Any], object]) -> None:
+        """See `gevent.event.AsyncResult.rawlink`."""
+        if self.entry is not None:
+            self.entry.keep(self)
+        super().rawlink(callback)
+
+
+class DeferredEntry(Entry):
+    """A `defer` that waits.
+
+    :param decode: makes the result from the reply, or raises what the call failed with; called in the hub.
+    :param on_dropped: called with the id when the last reference to the result is gone before there is one.
+    """
+
+    __slots__ = ('_decode', '_kept', '_result')
+
+    def __init__(
+        self,
+        id: str,
+        deadline: float,
+        result: Deferred,
+        decode: Callable[[Any], Any],
+        on_dropped: Callable[[str], None],
+    ) -> None:
+        super().__init__(id, deadline, None)
+        self._decode = decode
+        self._kept: Deferred | None = None
+        self._result = weakref.ref(result, lambda _: on_dropped(id))
+        result.entry = self
+
+    def keep(self, result: Deferred) -> None:
+        """Hold on to the result until it is resolved."""
+        self._kept = result
+
+    def deliver(self, value: Any) -> None:
+        """See `Entry`."""
+        result = self._result()
+        if result is not None:
+            try:
+                value = self._decode(value)
+            except Exception as error:
+                result.set_exception(error)
+            else:
+                result.set(value)
+        self._kept = None
+
+    def throw(self, error: BaseException) -> None:
+        """See `Entry`."""
+        result = self._result()
+        if result is not None:
+            result.set_exception(error)
+        self._kept = None
+
+
+class Pending:
+    """The table.
+
+    :param on_expired: called in the hub with each entry whose deadline has passed, when it is no longer in the table;
+        it is to `fail` it.
+    """
+
+    def __init__(self, on_expired: Callable[[Entry], None]) -> None:
+        self._on_expired = on_expired
+        self._entries: dict[str, Entry] = {}
+        # Entries by the tick their deadline falls into, so that a tick costs what ends in it and no more.
+        self._slots: dict[int, dict[str, Entry]] = {}
+        self._swept = 0
+        self._loop = gevent.get_hub().loop
+        self._timer = self._loop.timer(_TICK, _TICK)
+        self._ticking = False
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def open(self, entry: Entry) -> None:
+        """Have an entry in the table: before its request is written, for the reply may be that quick."""
+        slot = int(entry.deadline / _TICK) + 1
+        entry._slot = self._slots.get(slot)
+        if entry._slot is None:
+            entry._slot = self._slots[slot] = {}
+        entry._slot[entry.id] = self._entries[entry.id] = entry
+        if not self._ticking:
+            self._ticking = True
+            self._swept = int(monotonic() / _TICK)
+            self._timer.start(self._tick)
+
+    def take(self, id: str | None) -> Entry | None:
+        """Take an entry out of the table; None when it is not there (any more)."""
+        entry = self._entries.pop(id, None)  # type: ignore[arg-type]  # None is no key, and is not found
+        if entry is not None:
+            assert entry._slot is not None
+            del entry._slot[entry.id]
+        return entry
+
+    def drop(self, id: str) -> None:
+        """Nobody holds the result of this entry any more. May be called anywhere, even while garbage is collected."""
+        self.take(id)
+
+    def resolve(self, id: str | None, reply: Any) -> bool:
+        """Hand a reply to who waits for it; False when nobody does. Only in the hub."""
+        entry = self.take(id)
+        if entry is None:
+            return False
+        entry.deliver(reply)
+        return True
+
+    def fail(self, id: str | None, error: BaseException) -> bool:
+        """Hand an error to who waits; False when nobody does."""
+        entry = self.take(id)
+        if entry is None:
+            return False
+        # A waiter may only be switched to from the hub, and this may be another greenlet.
+        self._loop.run_callback(entry.throw, error)
+        return True
+
+    def _tick(self) -> None:
+        if not self._entries:
+            # A table that is empty does not wake the process.
+            self._slots.clear()
+            self._timer.stop()
+            self._ticking = False
+            return
+        now = int(monotonic() / _TICK)
+        # The slot of the current tick holds deadlines of the tick before it.
+        for slot in range(self._swept + 1, now + 1):
+            for entry in list(self._slots.pop(slot, {}).values()):
+                # One that ended meanwhile is no longer in the table.
+                if self._entries.pop(entry.id, None) is not None:
+                    self._on_expired(entry)
+        self._swept = now

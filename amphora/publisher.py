@@ -1,0 +1,261 @@
+"""Failsafe publishing: mandatory, confirmed, held while the broker is away or says stop, sent again after a loss.
+
+Knows messages and addresses; not what they are for. Whoever publishes hears of the outcome through its `Publication`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from amphora.amqp import Channel, Closed, Connection, Message, ReturnInfo
+from amphora.amqp.content import encode_publish_head
+from amphora.errors import AmqpError, BufferFull
+from amphora.session import Session
+
+logger = logging.getLogger('amphora.publisher')
+
+
+class Publication:
+    """A message to be published, and what has become of it so far.
+
+    :param deadline: monotonic time after which publishing it is of no use; None: never. What is left of it travels
+        along as the message's expiration (https://www.rabbitmq.com/docs/ttl).
+    :param on_settled: called in the hub, once, with this publication and True when the broker has taken it, False when
+        it refused it. A returned message is settled too: see `returned`.
+    :ivar written: whether it has been handed to a connection at least once.
+    :ivar returned: why the broker returned it; None when it did not.
+    """
+
+    __slots__ = (
+        '_ended',
+        '_waited',
+        'body',
+        'deadline',
+        'exchange',
+        'message_id',
+        'on_settled',
+        'properties',
+        'publisher',
+        'returned',
+        'routing_key',
+        'withdrawn',
+        'written',
+    )
+
+    def __init__(
+        self,
+        exchange: str,
+        routing_key: str,
+        properties: dict[str, Any],
+        body: bytes,
+        deadline: float | None = None,
+        on_settled: Callable[[Publication, bool], None] | None = None,
+    ) -> None:
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.properties = properties
+        self.body = body
+        self.deadline = deadline
+        self.on_settled = on_settled
+        self.message_id: str | None = properties.get('message_id')
+        self.returned: ReturnInfo | None = None
+        self.written = False
+        self.withdrawn = False
+        self.publisher: Publisher | None = None
+        self._ended = False
+        self._waited: Event | None = None
+
+    def wait(self) -> None:
+        """Block until the broker has answered, or nobody wants to know any more."""
+        if not self._ended:
+            self._waited = Event()
+            self._waited.wait()
+
+    def end(self) -> None:
+        """Nothing more will become of it."""
+        self._ended = True
+        if self._waited is not None:
+            self._waited.set()
+
+    def settled(self, acked: bool) -> None:
+        """The broker has answered."""
+        self.end()
+        if self.on_settled is not None:
+            self.on_settled(self, acked)
+
+    def lost(self, error: Exception) -> None:
+        """The channel ended before the answer: the message may or may not have arrived, so it goes out again."""
+        if self.publisher is not None and not self.withdrawn:
+            self.publisher.hold(self)
+
+
+class Publisher:
+    """Publishes through a session.
+
+    :param session: whose connection to use.
+    :param confirm: whether the broker is to confirm each message; without, one is settled as soon as it is written, and
+        lost when the connection is lost.
+    :param on_returned: called in the hub with each message that the broker could not route; its confirm follows.
+    :param on_refused: called with a held publication that waits in vain: the session is refused.
+    :param hold_count: how many publications may wait for the broker.
+    :param hold_bytes: how many bytes of bodies may wait for the broker.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        confirm: bool,
+        on_returned: Callable[[Message], None],
+        on_refused: Callable[[Publication, AmqpError], None] | None = None,
+        hold_count: int = 100_000,
+        hold_bytes: int = 67_108_864,
+    ) -> None:
+        self._session = session
+        self._confirm = confirm
+        self._on_returned = on_returned
+        self._on_refused = on_refused
+        self._hold_count = hold_count
+        self._hold_bytes = hold_bytes
+        self._channel: Channel | None = None
+        self._connection: Connection | None = None
+        # Waiting for the broker, in order. A dict, so that one whose time is over leaves at once.
+        self._held: dict[int, Publication] = {}
+        self._held_bytes = 0
+        session.attach(self)
+
+    def __repr__(self) -> str:
+        return '<Publisher %d held>' % len(self._held)
+
+    @property
+    def held(self) -> int:
+        """How many publications wait for the broker."""
+        return len(self._held)
+
+    def publish(self, publication: Publication) -> None:
+        """Write a message now, or hold it until the broker takes it; never blocks. What is held already goes first.
+
+        :raises AmqpError: the session is refused.
+        :raises ValueError: it is larger than the broker takes, or cannot be encoded.
+        """
+        refusal = self._session.refusal
+        if refusal is not None and self._on_refused is not None:
+            raise refusal.with_traceback(None)
+        channel = self._channel
+        connection = self._connection
+        if (
+            channel is None
+            or connection is None
+            or self._held
+            or connection.blocked is not None
+            or connection.congested
+        ):
+            # What cannot be sent must not be found out later, when nobody is there to be told.
+            encode_publish_head(
+                1, publication.exchange, publication.routing_key, True, publication.properties, len(publication.body)
+            )
+            self.hold(publication)
+        else:
+            self._write(channel, publication)
+
+    def check_room(self) -> None:
+        """Make sure that one more can be held.
+
+        :raises BufferFull: when too much is waiting for the broker.
+        """
+        if len(self._held) >= self._hold_count or self._held_bytes >= self._hold_bytes:
+            raise BufferFull(
+                '%d messages of %d bytes are waiting for the broker; at most %d or %d bytes may'
+                % (len(self._held), self._held_bytes, self._hold_count, self._hold_bytes)
+            )
+
+    def hold(self, publication: Publication) -> None:
+        """Keep a message until the broker takes it."""
+        publication.publisher = self
+        self._held[id(publication)] = publication
+        self._held_bytes += len(publication.body)
+
+    def withdraw(self, publication: Publication) -> None:
+        """Nobody waits for this one any more: it is not sent, or not sent again."""
+        publication.withdrawn = True
+        publication.end()
+        if self._held.pop(id(publication), None) is not None:
+            self._held_bytes -= len(publication.body)
+
+    def wait_settled(self, timeout: float) -> bool:
+        """Block until the broker has answered for everything, as long as it is there; False when it has not by then."""
+        until = monotonic() + timeout
+        while self._channel is not None and (self._held or self._channel.confirms) and monotonic() < until:
+            # Looked at now and then, so that the hot path need not tell each time.
+            gevent.sleep(0.01)
+        return not self._held
+
+    def _write(self, channel: Channel, publication: Publication) -> None:
+        if publication.deadline is not None:
+            left = publication.deadline - monotonic()
+            if left <= 0:
+                return  # whoever waits for it is about to hear so
+            publication.properties['expiration'] = '%d' % max(1, left * 1000)
+        publication.publisher = self
+        confirmed = channel.confirms is not None
+        publication.returned = None
+        try:
+            channel.publish(
+                publication.exchange,
+                publication.routing_key,
+                publication.properties,
+                publication.body,
+                True,
+                publication if confirmed else None,
+            )
+        except Closed:
+            self.hold(publication)
+            return
+        publication.written = True
+        if not confirmed:
+            publication.settled(True)
+
+    def _flush(self) -> None:
+        channel, connection = self._channel, self._connection
+        while self._held and channel is not None and connection is not None:
+            if channel.closed or connection.blocked is not None or connection.congested:
+                return
+            publication = self._held.pop(next(iter(self._held)))
+            self._held_bytes -= len(publication.body)
+            self._write(channel, publication)
+
+    # -- as a user of the session --------------------------------------------------------------------------------------
+
+    def resume(self, connection: Connection) -> None:
+        """See `amphora.session.User`."""
+        if self._channel is not None and not self._channel.closed:
+            return
+        channel = connection.channel()
+        if self._confirm:
+            channel.confirm.select()
+        channel.return_listeners.append(self._on_returned)
+        channel.close_listeners.append(self._on_channel_closed)
+        connection.blocked_listeners.append(lambda _: self._flush())
+        connection.drain_listeners.append(self._flush)
+        self._channel, self._connection = channel, connection
+        self._flush()
+
+    def suspend(self) -> None:
+        """See `amphora.session.User`."""
+        self._channel = self._connection = None
+
+    def refuse(self, error: AmqpError) -> None:
+        """See `amphora.session.User`."""
+        if self._on_refused is None:
+            return
+        for publication in list(self._held.values()):
+            self._on_refused(publication, error)
+
+    def _on_channel_closed(self, error: Exception) -> None:
+        self._channel = None
+        self._session.wake()

@@ -1,0 +1,378 @@
+"""Serializers: calls and results to bytes and back, in JSON and in MessagePack.
+
+Knows the envelopes, ``{"func", "args", "kwargs"}`` and ``{"result"}`` or ``{"exception": {"type", "args"}}``, and what
+may go into them; not who sends them, nor over what. Nothing is imported or instantiated because of what was received.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from math import isfinite
+from typing import Any, NoReturn
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from amphora.errors import RemoteException, WrongRequest, WrongResult
+
+__all__ = ('AbstractRpcSerializer', 'RpcJsonSerializer', 'RpcMsgPackSerializer')
+
+# How much is said of a malformed body, and of an exception's argument that does not serialise, in characters.
+_REASON_LENGTH = 200
+_TEXT_LENGTH = 1000
+
+# What msgspec raises at values that it cannot encode.
+_ENCODING_ERRORS = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
+
+# In MessagePack, a 64-bit float whose exponent is all ones: infinite or not a number. May match by chance.
+_MAYBE_NOT_FINITE = re.compile(rb'\xcb[\x7f\xff][\xf0-\xff]', re.DOTALL)
+
+
+class AbstractRpcSerializer:
+    """What a serializer must offer. Classes are used as they are given, without being instantiated; objects work too.
+
+    Source: the 2013 reference; serializers written for that release work unchanged.
+    """
+
+    #: content type of the messages; without one they carry none
+    content_type: str = ''
+
+    @staticmethod
+    def serialize_call(func: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | bytes:
+        """The body of a request.
+
+        :param func: name of the remote function.
+        :param args: its positional arguments.
+        :param kwargs: its keyword arguments.
+        :raises TypeError, ValueError: an argument cannot be serialised.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def deserialize_call(body: bytes) -> tuple[str, Sequence[Any], Mapping[str, Any]]:
+        """Function name, positional and keyword arguments of a request.
+
+        :param body: the body of a request, as it was received.
+        :raises amphora.WrongRequest: it is none.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def serialize_result(obj: Any) -> str | bytes:
+        """The body of a reply.
+
+        :param obj: what the remote function returned, or the exception that it raised.
+        :raises TypeError, ValueError: the result cannot be serialised. An exception always can, in some form.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def deserialize_result(body: bytes) -> Any:
+        """The result in a reply.
+
+        :param body: the body of a reply, as it was received.
+        :raises amphora.RemoteException: the remote function raised.
+        :raises amphora.WrongRequest: the server did not understand the request.
+        :raises amphora.WrongResult: the body is no reply.
+        """
+        raise NotImplementedError
+
+
+class _Call(Struct, gc=False):
+    func: str
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+
+
+class _ReceivedCall(Struct, gc=False):
+    func: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+
+
+class _Fault(Struct, gc=False):
+    type: str
+    args: list[Any] = []
+
+
+class _Reply(Struct, gc=False):
+    result: Any = UNSET
+    exception: _Fault | UnsetType = UNSET
+
+
+class _NotFinite(ValueError):
+    """A value holds an infinite float or NaN, and the format would make null of it."""
+
+
+class _Codec:
+    """One format's way to serialise.
+
+    :param encode: any value to bytes.
+    :param decode_call: bytes to a `_ReceivedCall`.
+    :param decode_reply: bytes to a `_Reply`.
+    :param nulls_not_finite: whether `encode` writes floats that are infinite or not a number as ``null``.
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[Any], bytes],
+        decode_call: Callable[[bytes], _ReceivedCall],
+        decode_reply: Callable[[bytes], _Reply],
+        nulls_not_finite: bool,
+    ) -> None:
+        self._encode = encode
+        self._decode_call = decode_call
+        self._decode_reply = decode_reply
+        self._nulls_not_finite = nulls_not_finite
+
+    def serialize_call(self, func: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        call = _Call(func, args, kwargs)
+        try:
+            body = self._encode(call)
+        except _ENCODING_ERRORS as error:
+            self._refuse_call(call, error)
+        if self._nulls_not_finite and b'null' in body and _has_not_finite(call):
+            self._refuse_call(call, _NotFinite('a float is infinite or not a number'))
+        return body
+
+    def deserialize_call(self, body: bytes) -> tuple[str, list[Any], dict[str, Any]]:
+        try:
+            call = self._decode_call(body)
+        except Exception as error:  # no code but msgspec's runs in there: whatever it is, the bytes caused it
+            raise WrongRequest(_reason('request', error)) from error
+        return call.func, call.args, call.kwargs
+
+    def serialize_result(self, obj: Any) -> bytes:
+        if isinstance(obj, BaseException):
+            return self._serialize_exception(obj)
+        # A dict and not a _Reply, which would leave out a result that is msgspec's UNSET.
+        failure, body = self._try({'result': obj})
+        if failure is not None:
+            error, description = self._describe('result', obj, failure)
+            raise error(f'the result cannot be serialised: {description}') from failure
+        return body
+
+    def deserialize_result(self, body: bytes) -> Any:
+        try:
+            reply = self._decode_reply(body)
+        except Exception as error:  # as above
+            raise WrongResult(_reason('reply', error)) from error
+        fault = reply.exception
+        if isinstance(fault, UnsetType):
+            if reply.result is UNSET:
+                raise WrongResult('malformed reply: it has neither a result nor an exception')
+            return reply.result
+        if reply.result is not UNSET:
+            raise WrongResult('malformed reply: it has both a result and an exception')
+        if fault.type == 'WrongRequest':
+            raise WrongRequest(*fault.args)
+        raise RemoteException(fault.type, fault.args)
+
+    def _serialize_exception(self, exception: BaseException) -> bytes:
+        kind: Any = exception.error_type if isinstance(exception, RemoteException) else type(exception).__name__
+        args = _args_of(exception)
+        failure, body = self._try(_exception_envelope(kind, args))
+        if failure is None and isinstance(kind, str):
+            return body
+        kind = _clean(kind) if isinstance(kind, str) else type(exception).__name__
+        # Each is tried inside an envelope, so that what nests too deeply fails here and not below.
+        args = [_text_of(arg) if self._try(_exception_envelope('', [arg]))[0] else arg for arg in args]
+        return self._encode(_exception_envelope(kind, args))
+
+    def _try(self, value: Any) -> tuple[Exception | None, bytes]:
+        """Why a value cannot be encoded, or None and what it is encoded to."""
+        try:
+            body = self._encode(value)
+        except _ENCODING_ERRORS as error:
+            return error, b''
+        if self._nulls_not_finite and b'null' in body and _has_not_finite(value):
+            return _NotFinite('a float is infinite or not a number'), b''
+        return None, body
+
+    def _refuse_call(self, call: _Call, cause: Exception) -> NoReturn:
+        """Say which of a call's arguments cannot be serialised, and what in it."""
+        arguments: list[tuple[str, str, Any]] = [('the function name', 'it', call.func)]
+        arguments += ((f'argument {n + 1}', f'args[{n}]', arg) for n, arg in enumerate(call.args))
+        arguments += ((f'keyword argument {name!r}', f'kwargs[{name!r}]', arg) for name, arg in call.kwargs.items())
+        for what, path, value in arguments:
+            failure, _ = self._try(value)
+            if failure is not None:
+                error, description = self._describe(path, value, failure)
+                raise error(f'{what} of {call.func!r} cannot be serialised: {description}') from cause
+        # Each is fine alone: a keyword is not, or all together nest too deeply.
+        error, description = self._describe('kwargs', call.kwargs, cause)
+        raise error(f'the arguments of {call.func!r} cannot be serialised: {description}') from cause
+
+    def _describe(self, path: str, value: Any, failure: Exception) -> tuple[type[Exception], str]:
+        """The class and the text of the error for a value that failed: what it is that fails, at which path in it."""
+        # What refers to itself would have no end.
+        while not isinstance(failure, RecursionError) and (found := self._failing_part(path, value)):
+            path, value, failure = found
+        path = _shortened(path, _REASON_LENGTH)
+        if isinstance(failure, RecursionError):
+            return ValueError, f'{path} refers to itself or is nested too deeply'
+        if isinstance(failure, UnicodeEncodeError):
+            return ValueError, f'{path} holds a lone surrogate, which UTF-8 cannot carry'
+        if isinstance(failure, _NotFinite):
+            return ValueError, f'{path} is {float.__repr__(value)}, which JSON cannot carry'
+        if isinstance(failure, TypeError):
+            return TypeError, f'{path} is a {type.__repr__(type(value))}'
+        return ValueError, f'{path} is out of range: {failure}'
+
+    def _failing_part(self, path: str, value: Any) -> tuple[str, Any, Exception] | None:
+        """The first part of a value that fails by itself: the path to it, the part, and why."""
+        for way, key, child in _children(value):
+            failure, _ = self._try(child)
+            if failure is not None:
+                return _step(path, way, key), child, failure
+        if isinstance(value, dict):
+            for key in value:
+                failure, _ = self._try({key: 0})
+                if failure is not None:
+                    return f'(a key of {path})', key, failure
+        return None
+
+
+def _builtin(value: Any) -> Any:
+    # msgspec leaves subclasses of these three to its users; the json module of the standard library takes them.
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int) and not isinstance(value, bool):  # True comes here as a key only
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    raise TypeError(f'cannot serialise a {type(value).__name__}')
+
+
+_encode_msgpack = msgspec.msgpack.Encoder(enc_hook=_builtin).encode
+
+_json = _Codec(
+    msgspec.json.Encoder(enc_hook=_builtin).encode,
+    msgspec.json.Decoder(_ReceivedCall).decode,
+    msgspec.json.Decoder(_Reply).decode,
+    nulls_not_finite=True,
+)
+_msgpack = _Codec(
+    _encode_msgpack,
+    msgspec.msgpack.Decoder(_ReceivedCall).decode,
+    msgspec.msgpack.Decoder(_Reply).decode,
+    nulls_not_finite=False,
+)
+
+
+class RpcJsonSerializer(AbstractRpcSerializer):
+    """JSON, for whatever reads JSON.
+
+    Beside JSON's own types it takes dates, times and durations (ISO 8601), `Decimal`, `UUID`, `bytes` (base64), sets,
+    enums, dataclasses, attrs classes and `msgspec.Struct`; they arrive as the text, list or dict that JSON makes of
+    them, and keys of dicts arrive as text. Infinite floats and NaN are refused, JSON has none.
+    """
+
+    content_type = 'application/json'
+    serialize_call = staticmethod(_json.serialize_call)
+    deserialize_call = staticmethod(_json.deserialize_call)
+    serialize_result = staticmethod(_json.serialize_result)
+    deserialize_result = staticmethod(_json.deserialize_result)
+
+
+class RpcMsgPackSerializer(AbstractRpcSerializer):
+    """MessagePack: shorter than JSON, and `bytes`, infinite floats, NaN and keys of dicts arrive as what they were.
+
+    It takes the types that `RpcJsonSerializer` takes; a `datetime` with a zone arrives as one in UTC. Integers have at
+    most 64 bits.
+    """
+
+    content_type = 'application/msgpack'
+    serialize_call = staticmethod(_msgpack.serialize_call)
+    deserialize_call = staticmethod(_msgpack.deserialize_call)
+    serialize_result = staticmethod(_msgpack.serialize_result)
+    deserialize_result = staticmethod(_msgpack.deserialize_result)
+
+
+def _has_not_finite(value: Any) -> bool:
+    """Whether a float in a value is infinite or not a number.
+
+    A walk in Python would cost every message that has a null in it fifty times what encoding it once more costs.
+    """
+    try:
+        if not _MAYBE_NOT_FINITE.search(_encode_msgpack(value)):
+            return False
+    except _ENCODING_ERRORS:  # such as an integer of more than 64 bits, which JSON can carry
+        pass
+    stack = [value]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, float) and not isfinite(value):
+            return True
+        stack.extend(child for _, _, child in _children(value))
+    return False
+
+
+def _children(value: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The values that a value is encoded by, each with the way to it from there, for `_step`."""
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield '[', key, child
+    elif isinstance(value, (list, tuple)):
+        for index, child in enumerate(value):
+            yield '[', index, child
+    elif isinstance(value, (set, frozenset)):
+        for child in value:
+            yield '{', None, child
+    elif isinstance(value, Enum):
+        yield '.', 'value', value.value
+    elif not isinstance(value, type):
+        for name in _field_names(value):
+            yield '.', name, getattr(value, name, None)
+
+
+def _step(path: str, way: str, key: Any) -> str:
+    """A path and one step more, as Python would write it, but for the elements of sets, which Python cannot name."""
+    if way == '[':
+        return f'{path}[{_text_of(key)}]'
+    return f'{path}.{key}' if way == '.' else f'(an element of {path})'
+
+
+def _field_names(value: Any) -> Sequence[str]:
+    if isinstance(value, Struct):
+        return value.__struct_fields__
+    if is_dataclass(value):
+        return [field.name for field in fields(value)]
+    return [attribute.name for attribute in getattr(type(value), '__attrs_attrs__', ())]
+
+
+def _exception_envelope(kind: str, args: list[Any]) -> dict[str, dict[str, Any]]:
+    return {'exception': {'type': kind, 'args': args}}
+
+
+def _args_of(exception: BaseException) -> list[Any]:
+    try:
+        args: Any = exception.args
+    except Exception:  # a class may make a property of it
+        return []
+    return list(args) if isinstance(args, (list, tuple)) else [args]
+
+
+def _text_of(value: Any) -> str:
+    """Text that stands for a value which cannot be serialised, whatever its class does."""
+    for to_text in (repr, str):
+        try:
+            return _clean(to_text(value))
+        except Exception:  # the class is the user's
+            continue
+    return f'<{type(value).__name__}>'
+
+
+def _clean(text: str) -> str:
+    return _shortened(text, _TEXT_LENGTH).encode(errors='backslashreplace').decode()
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 3] + '...'
+
+
+def _reason(what: str, error: Exception) -> str:
+    return _shortened(f'malformed {what}: {error}', _REASON_LENGTH)

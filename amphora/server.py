@@ -1,0 +1,431 @@
+"""From a delivery to its ack.
+
+A request runs in a worker greenlet that is switched to from the hub and used again; `AmqpRpcServer._handle` is the
+whole way of one request, top to bottom. Bytes are the dialect's business, faults that of `publisher` and `consumer`.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import sys
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, TypeVar, overload
+from uuid import uuid4
+
+import gevent
+from gevent.event import Event
+from greenlet import getcurrent, greenlet
+
+from amphora.amqp import Channel, Message, NotFound
+from amphora.checks import check_integer, check_seconds
+from amphora.dialects import Dialect, Native
+from amphora.dialects.base import Encoded
+from amphora.dialects.native import fanout_queue, request_exchange, request_queue, response_exchange
+from amphora.dispatch import FunctionTable
+from amphora.envelope import Reply
+from amphora.errors import IgnoreRequest, NotSent, WrongRequest, WrongThread
+from amphora.intake import Intake, Job
+from amphora.publisher import Publication, Publisher
+from amphora.recent import Key, Recent
+from amphora.serializer import AbstractRpcSerializer, RpcJsonSerializer
+from amphora.session import Session
+from amphora.settings import make_settings
+from amphora.topology import Binding, Exchange, Queue, Record, Topology
+
+logger = logging.getLogger('amphora.server')
+
+F = TypeVar('F', bound=Callable[..., Any])
+
+#: milliseconds that the queue of a fanout server outlives its connection: time to come back after a fault
+FANOUT_QUEUE_EXPIRES = 60_000
+#: the longest timeout of `receive_from_queue`, in seconds: a year
+MAX_TIMEOUT = 31_536_000
+#: seconds that `receive_from_queue` waits for a broker
+QUEUE_TIMEOUT = 60.0
+#: seconds that `stop` waits for the broker to confirm the last replies
+STOP_TIMEOUT = 30.0
+# How often `stop` looks whether the work is done, in seconds.
+_POLL = 0.01
+
+
+class AmqpRpcServer:
+    """Runs functions for the clients of a service.
+
+    :param service_name: namespace of the service. Whoever may publish to its exchange can call its functions.
+    :param serializer: makes and reads the bodies, see `amphora.serializer`; the clients must use the same.
+    :param fresh_greenlets: run each request in a new greenlet. By default greenlets are used again, as threads of a
+        pool are: what a function leaves in a `gevent.local` another may find. `contextvars` are each request's own
+        either way.
+    :param options: the way to the broker, see `amphora.settings.make_settings`: amqp_url, amqp_host, amqp_port,
+        amqp_user, amqp_password, amqp_vhost, amqp_ssl, heartbeat (seconds), prefetch (unacked requests at once),
+        persistent, confirm, queue_type.
+    :raises TypeError: an option is unknown or of the wrong type.
+    :raises ValueError: an option makes no sense; the error names it.
+    """
+
+    _exchange_type = 'direct'
+
+    def __init__(
+        self,
+        service_name: str,
+        serializer: type[AbstractRpcSerializer] | AbstractRpcSerializer = RpcJsonSerializer,
+        fresh_greenlets: bool = False,
+        **options: Any,
+    ) -> None:
+        self.service_name = service_name
+        self.serializer = serializer
+        self.uuid = str(uuid4())
+        self._settings = make_settings(**options)
+        self._fresh_greenlets = fresh_greenlets
+        self._dialect: Dialect = Native(service_name, serializer, self._settings.delivery_mode)
+        self._functions = FunctionTable()
+        self._topology = Topology(self._records())
+        self._hub = gevent.get_hub()
+        self._idle: list[greenlet] = []
+        # How many worker greenlets are at work.
+        self._working = 0
+        # Requests that are being run: the first delivery of each, and those that came meanwhile and wait for its
+        # answer.
+        self._running: dict[Key, list[Job]] = {}
+        self._recent: Recent[Encoded] = Recent()
+        self._stopped = Event()
+        name = 'amphora server %s' % service_name
+        self._publishing = Session(self._settings, self._topology, name + ' (publishes)')
+        self._consuming = Session(self._settings, self._topology, name + ' (consumes)')
+        self._publisher = Publisher(self._publishing, self._settings.confirm, self._on_returned)
+        # What takes requests: the service's own queue from serve() on, and each receive_from_queue.
+        self._own_intake: Intake | None = None
+        self._intakes: list[Intake] = []
+
+    @property
+    def _queue(self) -> str:
+        return request_queue(self.service_name)
+
+    @property
+    def _queue_arguments(self) -> tuple[tuple[str, Any], ...]:
+        return self._settings.request_queue_arguments
+
+    def _records(self) -> list[Record]:
+        exchange = request_exchange(self.service_name)
+        return [
+            Exchange(exchange, self._exchange_type),
+            Exchange(response_exchange(self.service_name), 'direct'),
+            Queue(self._queue, self._queue_arguments),
+            Binding(self._queue, exchange, ''),
+        ]
+
+    def __repr__(self) -> str:
+        return '<%s %s %d functions>' % (type(self).__name__, self.service_name, len(list(self._functions)))
+
+    # -- functions -----------------------------------------------------------------------------------------------------
+
+    @overload
+    def add_function(self, func: F, name: str | None = None) -> F: ...
+
+    @overload
+    def add_function(self, func: str) -> Callable[[F], F]: ...
+
+    @overload
+    def add_function(self, func: None = None, name: str | None = None) -> Callable[[F], F]: ...
+
+    def add_function(self, func: Any = None, name: str | None = None) -> Any:
+        """Let clients call a function; in any of these forms::
+
+            server.add_function(add)
+            server.add_function(substract, name='sub')
+
+            @server.add_function
+            def multiply(x, y): ...
+
+            @server.add_function('div')
+            def divide(x, y): ...
+
+        It may raise `IgnoreRequest` to leave the request to another server.
+
+        :param func: the function; or, as a decorator, its name.
+        :param name: what clients call it; None: the function's own name.
+        :returns: the function itself, or a decorator.
+        :raises TypeError: it cannot be called, or has no name of its own and is given none.
+        """
+        if isinstance(func, str):
+            if name is not None:
+                raise TypeError('the name was given twice: %r and %r' % (func, name))
+            func, name = None, func
+        if func is None:
+            return lambda decorated: self.add_function(decorated, name)
+        if name is None:
+            name = getattr(func, '__name__', None)
+            if name is None:
+                raise TypeError('%r has no name of its own: give one with name=' % (func,))
+        self._functions.add(func, name)
+        return func
+
+    # -- one request, from its delivery to its ack ---------------------------------------------------------------------
+
+    def _on_job(self, job: Job) -> None:
+        """In the hub: hand the request to a worker greenlet."""
+        self._working += 1
+        if self._idle:
+            self._idle.pop().switch(job)
+        else:
+            greenlet(self._work, self._hub).switch(job)
+
+    def _work(self, job: Job) -> None:
+        """A worker greenlet's life: one request after the other, each in a context of its own."""
+        while True:
+            try:
+                contextvars.Context().run(self._handle, job)
+            except BaseException:
+                # Ctrl-C reaches the main greenlet this way; anything else is printed, as for any greenlet.
+                self._hub.handle_error(self, *sys.exc_info())
+            self._working -= 1
+            if self._fresh_greenlets or len(self._idle) >= self._settings.prefetch:
+                return
+            self._idle.append(getcurrent())
+            job = self._hub.switch()
+
+    def _handle(self, job: Job) -> None:
+        """Decode, run, reply; the request is acked when the broker has the reply."""
+        properties, body = job.message.properties, job.message.body
+        id, reply_to = self._dialect.return_address(properties)
+        if id is None or reply_to is None:
+            logger.warning('a request without id or reply_to is dropped: nobody could be told of its result')
+            job.drop()
+            return
+        key = (reply_to, id)
+        answer = self._recent.get(key)
+        if answer is None:
+            repeats = self._running.get(key)
+            if repeats is not None:
+                logger.debug('request %.100s came again while it runs', id)
+                repeats.append(job)
+                return
+            jobs = self._running[key] = [job]
+            try:
+                answer = self._answer(id, reply_to, properties, body)
+            finally:
+                del self._running[key]
+            if answer is None:
+                for each in jobs:
+                    self._ignore(each)
+                return
+            self._recent.remember(key, answer, len(answer.body))
+        else:
+            logger.debug('request %.100s came again: answered from memory', id)
+            jobs = [job]
+        for each in jobs:
+            self._reply(each, answer)
+
+    def _answer(self, id: str, reply_to: str, properties: dict[str, Any], body: bytes) -> Encoded | None:
+        """The reply to a request; None when the function does not want to answer."""
+        try:
+            reply = self._functions.invoke(self._dialect.decode_request(properties, body))
+        except IgnoreRequest:
+            return None
+        except WrongRequest as error:
+            logger.warning('a request that makes no sense, from %.100r: %s', reply_to, error)
+            reply = Reply(id, error=error)
+        try:
+            return self._dialect.encode_reply(reply, reply_to)
+        except Exception as error:
+            logger.error('the reply to request %.100s cannot be sent: %s', id, error)
+            return self._dialect.encode_reply(Reply(id, error=TypeError(str(error))), reply_to)
+
+    def _reply(self, job: Job, answer: Encoded) -> None:
+        def on_settled(publication: Publication, acked: bool) -> None:
+            if acked:
+                job.done()
+            else:
+                logger.warning(
+                    'the broker refused the reply to request %s; it will be tried again', publication.message_id
+                )
+                job.give_back()
+
+        address, properties, body = answer
+        publication = Publication(address.exchange, address.routing_key, properties, body, None, on_settled)
+        try:
+            self._publisher.publish(publication)
+        except ValueError as error:
+            logger.error('the reply to request %s cannot be sent: %s', publication.message_id, error)
+            job.drop()
+
+    def _ignore(self, job: Job) -> None:
+        """The function does not want the request: another server may."""
+        job.give_back()
+
+    def _on_returned(self, message: Message) -> None:
+        info = message.return_info
+        assert info is not None
+        id = message.properties.get('message_id')
+        logger.warning('client %.100s is gone: nobody takes the reply to request %.100s', info.routing_key, id)
+
+    # -- queues --------------------------------------------------------------------------------------------------------
+
+    def receive_from_queue(
+        self,
+        queue: str,
+        max_calls: int | None = None,
+        timeout: float | None = None,
+        block: bool = True,
+        block_until_closed: bool = True,
+    ) -> int | None:
+        """Take calls from one more queue, beside the service's own.
+
+        :param queue: the label given to a client's `create_new_request_queue`, or the queue's full name.
+        :param max_calls: so many calls, then stop; it is the prefetch as well. None: no end.
+        :param timeout: stop after so many seconds; None: never.
+        :param block: block until the calls are taken or the time is over. False: return None at once, and go on.
+        :param block_until_closed: block, too, until every call taken is answered and the channel is closed.
+        :returns: the number of calls taken; fewer than `max_calls` when the server was stopped.
+        :raises gevent.Timeout: the time was over before `max_calls` were taken.
+        :raises ValueError: there is no such queue; or a limit makes no sense.
+        :raises NotSent: there was no broker for a minute.
+        """
+        if max_calls is not None:
+            check_integer(max_calls, 'max_calls', 1, 1_000_000_000)
+        if timeout is not None:
+            check_seconds(timeout, 'timeout', MAX_TIMEOUT)
+        self._check_thread()
+        until = None if timeout is None else monotonic() + timeout
+        self._publishing.start()
+        self._consuming.start()
+        name = self._find_queue(queue)
+        prefetch = self._settings.prefetch if max_calls is None else min(max_calls, 65535)
+        intake = self._start_intake(name, prefetch, max_calls)
+        if not block:
+            gevent.spawn(self._end_intake, intake, until, True)
+            return None
+        if not self._end_intake(intake, until, block_until_closed):
+            raise gevent.Timeout(timeout)
+        return intake.taken
+
+    def _find_queue(self, queue: str) -> str:
+        """The full name of a queue given by label or by name.
+
+        :raises ValueError: there is neither.
+        """
+        names = [request_queue(queue), queue]
+        for name in names:
+
+            def check(channel: Channel, name: str = name) -> None:
+                channel.queue.declare(name, passive=True)
+
+            try:
+                if not self._consuming.with_channel(check, QUEUE_TIMEOUT):
+                    raise NotSent('no broker within %g s' % QUEUE_TIMEOUT)
+            except NotFound:
+                continue
+            return name
+        raise ValueError('there is neither a queue %r nor a queue %r' % tuple(names))
+
+    def _start_intake(self, queue: str, prefetch: int, max_calls: int | None = None) -> Intake:
+        intake = Intake(self._consuming, queue, self._on_job, prefetch, max_calls)
+        self._intakes.append(intake)
+        intake.start()
+        return intake
+
+    def _end_intake(self, intake: Intake, until: float | None, wait_closed: bool) -> bool:
+        """Wait for an intake's end and close its channel; False when the time was over before."""
+        in_time = intake.wait_finished(until)
+        intake.finish()
+        if wait_closed:
+            self._close_intake(intake)
+        else:
+            gevent.spawn(self._close_intake, intake)
+        return in_time
+
+    def _close_intake(self, intake: Intake) -> None:
+        intake.wait_drained()
+        intake.close()
+        if intake in self._intakes:
+            self._intakes.remove(intake)
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def serve(self, nowait: bool = True) -> None:
+        """Connect and start working; replies held by `stop` are sent.
+
+        :param nowait: True: return at once and connect in the background. False: block until `stop`; when something is
+            raised meanwhile (Ctrl-C), stop first.
+        :raises AmqpError: with ``nowait=False``, when the broker refuses the login, the virtual host or a queue.
+        """
+        self._check_thread()
+        self._stopped.clear()
+        if self._own_intake is None:
+            self._own_intake = self._start_intake(self._queue, self._settings.prefetch)
+        self._publishing.start()
+        self._consuming.start()
+        if not nowait:
+            try:
+                self._consuming.wait_ready()
+                self._stopped.wait()
+            except BaseException:
+                self.stop()
+                raise
+
+    def prepare_stop(self) -> None:
+        """Take no more requests; those that run go on. The first half of a warm shutdown, of which `stop` is the
+        second.
+
+        Returns when the broker has said that it sends no more. What it had sent and nobody had begun goes back to the
+        queue.
+        """
+        self._own_intake = None
+        for intake in list(self._intakes):
+            intake.finish()
+
+    def stop(self) -> None:
+        """Wait for the functions that run, for the broker to have their replies, and for their acks to be sent;
+        disconnect.
+
+        Replies that could not be sent, because the broker is away, are held until `serve`.
+        """
+        self.stop_consumer()
+        self.stop_publisher()
+        self._stopped.set()
+
+    def stop_publisher(self) -> None:
+        """Send no more replies: they are held until `serve`. Requests are still taken."""
+        self._publishing.stop()
+
+    def stop_consumer(self) -> None:
+        """Take no more requests, and disconnect from where they come from when those that run are done. Replies are
+        still sent."""
+        self.prepare_stop()
+        while self._working:
+            gevent.sleep(_POLL)
+        until = monotonic() + STOP_TIMEOUT
+        while any(intake.in_hand for intake in self._intakes) and self._publishing.connection and monotonic() < until:
+            gevent.sleep(_POLL)
+        intakes, self._intakes = self._intakes, []
+        for intake in intakes:
+            intake.close()
+        self._consuming.stop()
+
+    def _check_thread(self) -> None:
+        if gevent.get_hub() is not self._hub:
+            raise WrongThread('%r belongs to another thread; make a server in this one' % self)
+
+
+class AmqpRpcFanoutServer(AmqpRpcServer):
+    """Runs functions for `AmqpRpcFanoutClient`s: every server of the service gets every request.
+
+    The parameters are those of `AmqpRpcServer`. Each server has a queue of its own, which outlives its connection by a
+    minute. A function that raises `IgnoreRequest` leaves the answer to the other servers: its request is acked and not
+    answered.
+    """
+
+    _exchange_type = 'fanout'
+
+    @property
+    def _queue(self) -> str:
+        return fanout_queue(self.service_name, self.uuid)
+
+    @property
+    def _queue_arguments(self) -> tuple[tuple[str, Any], ...]:
+        return (*super()._queue_arguments, ('x-expires', FANOUT_QUEUE_EXPIRES))
+
+    def _ignore(self, job: Job) -> None:
+        job.done()

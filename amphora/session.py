@@ -1,0 +1,281 @@
+"""One connection kept alive: hosts, reconnect, topology replay.
+
+A session converges: whenever something ends it connects, declares and has its users resume what they lack, until all is
+as wished for. Users hold on to the session; connections and channels are swapped beneath. Knows nothing of messages.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from time import monotonic
+from typing import Protocol
+
+import gevent
+from gevent.event import Event
+
+from amphora.amqp import (
+    CertificateRefused,
+    Channel,
+    ChannelClosed,
+    Closed,
+    Connection,
+    ConnectionFailed,
+    LoginRefused,
+    NotAllowed,
+)
+from amphora.errors import AmqpError
+from amphora.settings import Settings
+from amphora.timing import Backoff
+from amphora.topology import Record, Topology
+
+logger = logging.getLogger('amphora.session')
+
+# Errors that the same attempt would meet again: whoever waits for the connection is told at once.
+_REFUSALS = (LoginRefused, NotAllowed, CertificateRefused)
+# A connection that has lasted this long was a good one: the next trouble starts with short delays again. Seconds.
+_STABLE = 5.0
+# How often something that the broker refused to declare is tried again. Seconds.
+_RETRY_FAULTS = 2.0
+
+
+class User(Protocol):
+    """Who works on a session's connection."""
+
+    def resume(self, connection: Connection) -> None:
+        """Have on this connection whatever is missing; called in the session's greenlet, again and again, and may
+        block.
+
+        :raises AmqpError: when that failed; it is tried again after a delay.
+        """
+
+    def suspend(self) -> None:
+        """The connection has ended; called in the hub."""
+
+    def refuse(self, error: AmqpError) -> None:
+        """There will be no connection, or not what is needed on it, unless something is mended; may be called
+        repeatedly."""
+
+
+class Session:
+    """Keeps one connection, for as long as it is started.
+
+    :param settings: where to connect to.
+    :param topology: what to have on the broker before anybody uses the connection.
+    :param name: the connection's name in RabbitMQ's management pages.
+    :ivar connection: the connection; None while there is none that is ready for use.
+    :ivar refusal: why there is none, when that will not mend itself: bad login, no such vhost, 406 of something needed.
+    """
+
+    def __init__(self, settings: Settings, topology: Topology, name: str) -> None:
+        self.connection: Connection | None = None
+        self.refusal: AmqpError | None = None
+        self._settings = settings
+        self._topology = topology
+        self._name = name
+        self._users: list[User] = []
+        self._greenlet: gevent.Greenlet[[], None] | None = None
+        self._ready = Event()
+        self._wake = Event()
+        self._backoff = Backoff()
+        self._faults: dict[Record, AmqpError] = {}
+
+    def __repr__(self) -> str:
+        return '<Session %s>' % self._name
+
+    @property
+    def started(self) -> bool:
+        """Whether the session keeps a connection, or tries to."""
+        return self._greenlet is not None
+
+    def attach(self, user: User) -> None:
+        """Have somebody work on the connection from now on.
+
+        :raises AmqpError: what the user's `resume` raised, when there is a connection already.
+        """
+        self._users.append(user)
+        if self.connection is not None:
+            user.resume(self.connection)
+
+    def detach(self, user: User) -> None:
+        """Undo `attach`."""
+        if user in self._users:
+            self._users.remove(user)
+
+    def start(self) -> None:
+        """Begin to connect; returns at once. Nothing happens when it has begun."""
+        if self._greenlet is None:
+            self._greenlet = gevent.spawn(self._run)
+            self._greenlet.name = self._name
+
+    def stop(self) -> None:
+        """Close the connection and stop trying. `start` may follow."""
+        greenlet, self._greenlet = self._greenlet, None
+        if greenlet is None:
+            return
+        greenlet.kill()
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.close()
+        self._disconnected()
+
+    def wake(self) -> None:
+        """Something is missing: converge soon."""
+        self._wake.set()
+
+    def wait_ready(self, timeout: float | None = None) -> Connection | None:
+        """Block until there is a connection with everything declared; None when `timeout` seconds were not enough.
+
+        :raises AmqpError: the session's `refusal`, as soon as there is one.
+        """
+        until = None if timeout is None else monotonic() + timeout
+        while self.connection is None or self.refusal is not None:
+            if self.refusal is not None:
+                raise self.refusal.with_traceback(None)
+            left = None if until is None else until - monotonic()
+            if left is not None and left <= 0:
+                return None
+            self._ready.wait(left)
+            self._ready.clear()
+        return self.connection
+
+    def with_channel(self, work: Callable[[Channel], object], timeout: float) -> bool:
+        """Do something once on a channel of its own, as soon as there is a connection; begin again when that is lost.
+
+        :returns: False when there was no connection within `timeout` seconds.
+        :raises ChannelClosed: the broker refused.
+        """
+        until = monotonic() + timeout
+        while True:
+            connection = self.wait_ready(max(0.0, until - monotonic()))
+            if connection is None:
+                return False
+            try:
+                with connection.channel() as channel:
+                    work(channel)
+                return True
+            except ChannelClosed:
+                raise
+            except Closed:
+                # The connection has ended; its close listener has run or is about to.
+                self._forget(connection)
+
+    # -- the session's greenlet ----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        told = False
+        while True:
+            try:
+                connection = self._connect()
+            except AmqpError as error:
+                # Once is news; the same every two seconds for a night is not.
+                logger.log(logging.DEBUG if told else logging.WARNING, '%s: %s; trying again', self._name, error)
+                told = True
+                if isinstance(error, _REFUSALS):
+                    self._refuse(error)
+            else:
+                told = False
+                try:
+                    self._converge(connection)
+                except AmqpError as error:
+                    logger.warning('%s: %s', self._name, error)
+                finally:
+                    connection.close()
+            gevent.sleep(self._backoff.next_delay(random.random()))
+
+    def _connect(self) -> Connection:
+        """Connect to the first host that can be reached.
+
+        :raises AmqpError: none could; a refusal, when there was one, else the last error.
+        """
+        refusal = None
+        last: AmqpError = ConnectionFailed('no host is configured')
+        for options in self._settings.hosts:
+            try:
+                return Connection(name=self._name, **options)
+            except _REFUSALS as error:
+                refusal = last = error
+            except (ConnectionFailed, Closed) as error:
+                last = error
+        raise refusal or last
+
+    def _converge(self, connection: Connection) -> None:
+        """Have everything as wished for, and again whenever something is missing; returns when the connection has
+        ended.
+
+        :raises AmqpError: when the connection ends in the middle of it.
+        """
+        connection.close_listeners.append(lambda error: self._lost(connection, error))
+        self._faults.clear()
+        while not connection.closed:
+            began = monotonic()
+            self._wake.clear()
+            self._establish(connection)
+            self._wake.wait(_RETRY_FAULTS if self._faults else None)
+            if monotonic() - began > _STABLE:
+                self._backoff.reset()
+            elif self.connection is connection and not self._faults:
+                # Woken again so soon: what fails over and over must not spin.
+                gevent.sleep(self._backoff.next_delay(random.random()))
+
+    def _establish(self, connection: Connection) -> None:
+        self._declare(connection)
+        for user in list(self._users):
+            self._resume(user, connection)
+        if connection.closed:
+            return
+        fault = next(iter(self._faults.values()), None)
+        if fault is not None:
+            self._refuse(fault)
+        else:
+            self.refusal = None
+        if self.connection is None:
+            self.connection = connection
+            logger.info('%s: connected to %s:%d', self._name, connection.host, connection.port)
+        self._ready.set()
+
+    def _declare(self, connection: Connection) -> None:
+        channel = connection.channel()
+        for record in self._topology:
+            try:
+                record.declare(channel)
+                self._faults.pop(record, None)
+            except ChannelClosed as error:
+                if record not in self._faults:
+                    logger.error('%s: the broker refuses the %s: %s', self._name, record, error)
+                self._faults[record] = error
+                channel = connection.channel()
+        channel.close()
+
+    def _resume(self, user: User, connection: Connection) -> None:
+        try:
+            user.resume(connection)
+        except ChannelClosed as error:
+            logger.warning('%s: %s: %s; trying again', self._name, user, error)
+            gevent.spawn_later(self._backoff.next_delay(random.random()), self.wake)
+
+    # -- news ----------------------------------------------------------------------------------------------------------
+
+    def _refuse(self, error: AmqpError) -> None:
+        self.refusal = error
+        self._ready.set()
+        for user in list(self._users):
+            user.refuse(error)
+
+    def _lost(self, connection: Connection, error: Exception) -> None:
+        if self._forget(connection) and self.started:
+            logger.warning('%s: %s', self._name, error)
+        self._wake.set()
+
+    def _forget(self, connection: Connection) -> bool:
+        if self.connection is not connection:
+            return False
+        self.connection = None
+        self._disconnected()
+        return True
+
+    def _disconnected(self) -> None:
+        self._ready.clear()
+        for user in list(self._users):
+            user.suspend()

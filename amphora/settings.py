@@ -1,0 +1,99 @@
+"""A user's options for the way to the broker, checked and in one place."""
+
+from __future__ import annotations
+
+import os
+import ssl as ssl_module
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from amphora.amqp.connection import connection_options
+from amphora.checks import check_integer, check_seconds
+
+#: names the environment variable that holds a URL, or several with commas between, for whoever gives none
+URL_VARIABLE = 'AMPHORA_AMQP_URL'
+QUEUE_TYPES = ('classic', 'quorum')
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the broker is and how to treat it; `make_settings` makes it from a user's keyword arguments.
+
+    :ivar hosts: for each broker address the options of `amphora.amqp.Connection`, in the order in which they are tried.
+    :ivar prefetch: unacked requests that a server takes from a queue at once.
+    :ivar persistent: whether messages are written to disk by the broker.
+    :ivar confirm: whether the broker confirms each publish, and acks wait for it.
+    :ivar queue_type: ``classic``, ``quorum`` or None for the broker's default, of request queues.
+    """
+
+    hosts: tuple[dict[str, Any], ...] = field(repr=False)  # passwords
+    prefetch: int
+    persistent: bool
+    confirm: bool
+    queue_type: str | None
+
+    @property
+    def delivery_mode(self) -> int:
+        """AMQP's delivery mode for messages: 2 persistent, 1 not."""
+        return 2 if self.persistent else 1
+
+    @property
+    def request_queue_arguments(self) -> tuple[tuple[str, Any], ...]:
+        """Arguments that every request queue is declared with."""
+        return () if self.queue_type is None else (('x-queue-type', self.queue_type),)
+
+
+def make_settings(
+    amqp_url: str | Sequence[str] | None = None,
+    amqp_host: str = '127.0.0.1',
+    amqp_port: int | None = None,
+    amqp_user: str = 'guest',
+    amqp_password: str = 'guest',
+    amqp_vhost: str = '/',
+    amqp_ssl: bool | ssl_module.SSLContext | None = None,
+    heartbeat: float | None = None,
+    prefetch: int = 100,
+    persistent: bool = True,
+    confirm: bool = True,
+    queue_type: str | None = None,
+) -> Settings:
+    """Settings from what a user gave to a client or server.
+
+    :param amqp_url: one AMQP URI or a list of them, tried in order; None: the environment variable ``AMPHORA_AMQP_URL``
+        (commas between several), and where that is not set the other ``amqp_`` parameters.
+    :param amqp_host: name or address of the broker.
+    :param amqp_port: its TCP port; None: 5672, with TLS 5671.
+    :param amqp_user: user name.
+    :param amqp_password: its password.
+    :param amqp_vhost: virtual host.
+    :param amqp_ssl: True: TLS that verifies; an `ssl.SSLContext`: TLS as it says.
+    :param heartbeat: seconds; 0: none; None: 10, or what the URL says.
+    :param prefetch: number of requests, 1 to 65535.
+    :raises ValueError: when one of them makes no sense; the error names it.
+    :raises TypeError: when one is of the wrong type.
+    """
+    check_integer(prefetch, 'prefetch', 1, 65535)
+    if queue_type is not None and queue_type not in QUEUE_TYPES:
+        raise ValueError('queue_type must be one of %s, not %r' % (', '.join(QUEUE_TYPES), queue_type))
+    if heartbeat is not None:
+        check_seconds(heartbeat, 'heartbeat', 65535)
+    if amqp_url is None:
+        amqp_url = os.environ.get(URL_VARIABLE) or None
+    if amqp_url is not None:
+        urls = amqp_url.split(',') if isinstance(amqp_url, str) else list(amqp_url)
+        if not urls:
+            raise ValueError('amqp_url is an empty list: give at least one URL')
+        hosts = [connection_options(url.strip()) for url in urls]
+    else:
+        if amqp_port is not None:
+            check_integer(amqp_port, 'amqp_port', 1, 65535)
+        hosts = [
+            {'host': amqp_host, 'port': amqp_port, 'user': amqp_user, 'password': amqp_password, 'vhost': amqp_vhost}
+        ]
+    for options in hosts:
+        if amqp_ssl:
+            options['ssl'] = amqp_ssl
+        if heartbeat is not None:
+            options['heartbeat'] = heartbeat
+    return Settings(tuple(hosts), prefetch, persistent, confirm, queue_type)

@@ -1,0 +1,104 @@
+"""Exchanges, queues and bindings as data: what a session declares, and declares again after a reconnect.
+
+Knows what was wished for; whether it is there is the broker's to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from amphora.amqp import Channel
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A durable exchange."""
+
+    name: str
+    type: str
+
+    def declare(self, channel: Channel) -> None:
+        """Have it on the broker.
+
+        :raises PreconditionFailed: it exists as something else.
+        """
+        channel.exchange.declare(self.name, self.type, durable=True)
+
+    def __str__(self) -> str:
+        return '%s exchange %r' % (self.type, self.name)
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A durable queue.
+
+    :param arguments: as (name, value) pairs, such as ``('x-expires', 60000)``.
+    """
+
+    name: str
+    arguments: tuple[tuple[str, Any], ...] = ()
+
+    def declare(self, channel: Channel) -> None:
+        """Have it on the broker.
+
+        :raises PreconditionFailed: it exists with other arguments.
+        """
+        channel.queue.declare(self.name, durable=True, arguments=dict(self.arguments))
+
+    def __str__(self) -> str:
+        shown = ' with ' + ', '.join('%s=%r' % pair for pair in self.arguments) if self.arguments else ''
+        return 'queue %r%s' % (self.name, shown)
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A queue's binding to an exchange."""
+
+    queue: str
+    exchange: str
+    routing_key: str
+
+    def declare(self, channel: Channel) -> None:
+        """Have it on the broker.
+
+        :raises NotFound: the queue or the exchange does not exist.
+        """
+        channel.queue.bind(self.queue, self.exchange, self.routing_key)
+
+    def __str__(self) -> str:
+        return 'binding of queue %r to exchange %r by %r' % (self.queue, self.exchange, self.routing_key)
+
+
+Record = Exchange | Queue | Binding
+
+
+class Topology:
+    """What is to be there, in the order in which it was added; shared by the two sessions of a client or server."""
+
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        self._records: dict[Record, None] = dict.fromkeys(records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(list(self._records))
+
+    def __contains__(self, record: Record) -> bool:
+        return record in self._records
+
+    def add(self, *records: Record) -> None:
+        """Wish for more."""
+        self._records.update(dict.fromkeys(records))
+
+    def discard(self, *records: Record) -> None:
+        """No longer wish for them; nothing happens on the broker."""
+        for record in records:
+            self._records.pop(record, None)
+
+    def discard_queue(self, name: str) -> None:
+        """No longer wish for a queue and its bindings."""
+        for record in self:
+            if (isinstance(record, Queue) and record.name == name) or (
+                isinstance(record, Binding) and record.queue == name
+            ):
+                self.discard(record)
