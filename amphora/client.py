@@ -6,7 +6,10 @@ and `consumer` keep them moving through faults, `pending` knows who waits.
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
+import weakref
 from collections.abc import Callable, Mapping
 from itertools import count
 from time import monotonic
@@ -14,6 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 import gevent
+import gevent.threadpool  # resolves names; imported now because Python refuses to while a program ends
 from gevent.event import AsyncResult, Event
 from gevent.hub import Waiter
 
@@ -47,6 +51,16 @@ MAX_TIMEOUT = 4_294_967
 STOP_TIMEOUT = 5.0
 
 _OPTIONS = frozenset(('function_name', 'routing_key', 'timeout', 'wait_publish'))
+
+# Clients that are connected, or try to be: a program that ends without `stop` may still owe the broker requests.
+_working: weakref.WeakSet[AmqpRpcClient] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    for client in list(_working):
+        client._stop_at_exit()
+
 
 #: gets the positional and the keyword arguments of a call; gives a dict with ``routing_key``
 Tuning = Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Any]]
@@ -93,10 +107,11 @@ class AmqpRpcClient:
         self._ids = count(1)
         self._tunings: dict[str, Tuning] = {}
         self._stopped = Event()
+        self._pid = os.getpid()
         name = 'amphora client %s' % service_name
         self._publishing = Session(self._settings, self._topology, name + ' (publishes)')
         self._consuming = Session(self._settings, self._topology, name + ' (consumes)')
-        self._publisher = Publisher(self._publishing, self._settings.confirm, self._on_returned, self._on_refused)
+        self._publisher = Publisher(self._publishing, self._settings.confirm, self._on_returned)
         self._consumer = Consumer(
             self._consuming, self._reply_queue.name, self._on_delivery, no_ack=not self._settings.confirm
         )
@@ -191,7 +206,7 @@ class AmqpRpcClient:
         request = Request(entry.id, function, args, kwargs, self.uuid)
         address, properties, body = self._dialect.encode_request(request, routing_key)
         entry.publication = Publication(
-            address.exchange, address.routing_key, properties, body, entry.deadline, self._on_settled
+            address.exchange, address.routing_key, properties, body, entry.deadline, self._on_settled, self._on_refused
         )
         # Waiting before it is written: the reply may be that quick.
         self._pending.open(entry)
@@ -257,8 +272,7 @@ class AmqpRpcClient:
         error = Unroutable(text % (info.exchange, info.routing_key, info.code, info.text))
         self._pending.fail(message.properties.get('message_id'), error)
 
-    def _on_refused(self, publication: Publication, error: AmqpError) -> None:
-        self._publisher.withdraw(publication)
+    def _on_refused(self, publication: Publication, error: Exception) -> None:
         self._pending.fail(publication.message_id, error)
 
     def _on_expired(self, entry: Entry) -> None:
@@ -370,6 +384,7 @@ class AmqpRpcClient:
         :raises AmqpError: with ``nowait=False``, when the broker refuses the login, the virtual host or a queue.
         """
         self._stopped.clear()
+        _working.add(self)
         self._consumer.start()
         self._publishing.start()
         self._consuming.start()
@@ -378,7 +393,12 @@ class AmqpRpcClient:
             self._stopped.wait()
 
     def stop(self) -> None:
-        """Disconnect. Requests that were not sent are held until `serve`; calls go on waiting until their timeout."""
+        """Disconnect. Requests that were not sent are held until `serve`; calls go on waiting until their timeout.
+
+        A client that is not stopped when the program ends is stopped then, after at most five seconds for what is not
+        sent.
+        """
+        _working.discard(self)
         self._publisher.wait_settled(STOP_TIMEOUT)
         self.stop_publisher()
         self._stop_consuming()
@@ -409,6 +429,17 @@ class AmqpRpcClient:
             except AmqpError as error:
                 # It expires by itself; this is only tidier.
                 logger.debug('%r: the reply queue stays: %s', self, error)
+
+    def _stop_at_exit(self) -> None:
+        # Not in a forked child, whose parent goes on with these connections; not from a thread that is not ours.
+        if self._pid != os.getpid() or self._hub is not gevent.get_hub():
+            return
+        if self._publisher.held:
+            # The program may have ended before there was a connection: give it a chance.
+            self._publisher.wait_settled(STOP_TIMEOUT, connected=False)
+            if self._publisher.held:
+                logger.warning('%r: the program ends with %d requests not sent', self, self._publisher.held)
+        self.stop()
 
 
 class AmqpRpcFanoutClient(AmqpRpcClient):

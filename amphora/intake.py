@@ -14,6 +14,7 @@ from gevent.event import Event
 from amphora.amqp import Message
 from amphora.consumer import Consumer, Delivery
 from amphora.session import Session
+from amphora.timing import Deadline
 
 #: seconds before a request that has come before goes back to its queue, so that one which nobody wants does not spin
 REQUEUE_DELAY = 1.0
@@ -89,16 +90,20 @@ class Intake:
 
         :raises AmqpError: there is one, and the broker refused.
         """
-        self._consumer.start()
+        try:
+            self._consumer.start()
+        except BaseException:
+            self.close()
+            raise
 
     def finish(self) -> None:
         """Take no more; returns when the broker has said so. What comes until then is given back."""
         self._finished.set()
         self._consumer.cancel()
 
-    def wait_finished(self, until: float | None) -> bool:
-        """Block until the limit is reached or `finish` is called; False when a monotonic time has come before."""
-        return bool(self._finished.wait(None if until is None else max(0.0, until - monotonic())))
+    def wait_finished(self, deadline: Deadline) -> bool:
+        """Block until the limit is reached or `finish` is called; False when the deadline has come before."""
+        return bool(self._finished.wait(deadline.remaining(monotonic())))
 
     def wait_drained(self) -> None:
         """Block until nothing is in hand."""

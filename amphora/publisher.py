@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from itertools import count
 from time import monotonic
 from typing import Any
 
@@ -17,8 +18,11 @@ from amphora.amqp import Channel, Closed, Connection, Message, ReturnInfo
 from amphora.amqp.content import encode_publish_head
 from amphora.errors import AmqpError, BufferFull
 from amphora.session import Session
+from amphora.timing import Deadline
 
 logger = logging.getLogger('amphora.publisher')
+
+_numbers = count(1)
 
 
 class Publication:
@@ -28,6 +32,8 @@ class Publication:
         along as the message's expiration (https://www.rabbitmq.com/docs/ttl).
     :param on_settled: called in the hub, once, with this publication and True when the broker has taken it, False when
         it refused it. A returned message is settled too: see `returned`.
+    :param on_refused: called with this publication and the reason when it will not be sent. None: it waits through a
+        refused session, as replies do.
     :ivar written: whether it has been handed to a connection at least once.
     :ivar returned: why the broker returned it; None when it did not.
     """
@@ -39,6 +45,8 @@ class Publication:
         'deadline',
         'exchange',
         'message_id',
+        'number',
+        'on_refused',
         'on_settled',
         'properties',
         'publisher',
@@ -56,13 +64,16 @@ class Publication:
         body: bytes,
         deadline: float | None = None,
         on_settled: Callable[[Publication, bool], None] | None = None,
+        on_refused: Callable[[Publication, Exception], None] | None = None,
     ) -> None:
+        self.number = next(_numbers)
         self.exchange = exchange
         self.routing_key = routing_key
         self.properties = properties
         self.body = body
         self.deadline = deadline
         self.on_settled = on_settled
+        self.on_refused = on_refused
         self.message_id: str | None = properties.get('message_id')
         self.returned: ReturnInfo | None = None
         self.written = False
@@ -89,6 +100,12 @@ class Publication:
         if self.on_settled is not None:
             self.on_settled(self, acked)
 
+    def refused(self, error: Exception) -> None:
+        """It will not be sent."""
+        self.end()
+        if self.on_refused is not None:
+            self.on_refused(self, error)
+
     def lost(self, error: Exception) -> None:
         """The channel ended before the answer: the message may or may not have arrived, so it goes out again."""
         if self.publisher is not None and not self.withdrawn:
@@ -102,7 +119,6 @@ class Publisher:
     :param confirm: whether the broker is to confirm each message; without, one is settled as soon as it is written, and
         lost when the connection is lost.
     :param on_returned: called in the hub with each message that the broker could not route; its confirm follows.
-    :param on_refused: called with a held publication that waits in vain: the session is refused.
     :param hold_count: how many publications may wait for the broker.
     :param hold_bytes: how many bytes of bodies may wait for the broker.
     """
@@ -112,19 +128,17 @@ class Publisher:
         session: Session,
         confirm: bool,
         on_returned: Callable[[Message], None],
-        on_refused: Callable[[Publication, AmqpError], None] | None = None,
         hold_count: int = 100_000,
         hold_bytes: int = 67_108_864,
     ) -> None:
         self._session = session
         self._confirm = confirm
         self._on_returned = on_returned
-        self._on_refused = on_refused
         self._hold_count = hold_count
         self._hold_bytes = hold_bytes
         self._channel: Channel | None = None
         self._connection: Connection | None = None
-        # Waiting for the broker, in order. A dict, so that one whose time is over leaves at once.
+        # Waiting for the broker, by number. A dict, so that one whose time is over leaves at once.
         self._held: dict[int, Publication] = {}
         self._held_bytes = 0
         session.attach(self)
@@ -144,7 +158,7 @@ class Publisher:
         :raises ValueError: it is larger than the broker takes, or cannot be encoded.
         """
         refusal = self._session.refusal
-        if refusal is not None and self._on_refused is not None:
+        if refusal is not None and publication.on_refused is not None:
             raise refusal.with_traceback(None)
         channel = self._channel
         connection = self._connection
@@ -177,23 +191,31 @@ class Publisher:
     def hold(self, publication: Publication) -> None:
         """Keep a message until the broker takes it."""
         publication.publisher = self
-        self._held[id(publication)] = publication
+        self._held[publication.number] = publication
         self._held_bytes += len(publication.body)
 
     def withdraw(self, publication: Publication) -> None:
         """Nobody waits for this one any more: it is not sent, or not sent again."""
         publication.withdrawn = True
         publication.end()
-        if self._held.pop(id(publication), None) is not None:
+        if self._held.pop(publication.number, None) is not None:
             self._held_bytes -= len(publication.body)
 
-    def wait_settled(self, timeout: float) -> bool:
-        """Block until the broker has answered for everything, as long as it is there; False when it has not by then."""
-        until = monotonic() + timeout
-        while self._channel is not None and (self._held or self._channel.confirms) and monotonic() < until:
+    def wait_settled(self, timeout: float, connected: bool = True) -> bool:
+        """Block until the broker has answered for everything; False when it has not.
+
+        :param timeout: seconds.
+        :param connected: wait no longer than there is a connection.
+        """
+        deadline = Deadline.after(timeout, monotonic())
+        while self._held or (self._channel is not None and self._channel.confirms):
+            if connected and self._channel is None:
+                return False
+            if deadline.expired(monotonic()):
+                return False
             # Looked at now and then, so that the hot path need not tell each time.
             gevent.sleep(0.01)
-        return not self._held
+        return True
 
     def _write(self, channel: Channel, publication: Publication) -> None:
         if publication.deadline is not None:
@@ -227,7 +249,12 @@ class Publisher:
                 return
             publication = self._held.pop(next(iter(self._held)))
             self._held_bytes -= len(publication.body)
-            self._write(channel, publication)
+            try:
+                self._write(channel, publication)
+            except ValueError as error:
+                # Found out only now: this broker agreed on smaller frames than were assumed.
+                logger.error('request or reply %s cannot be sent: %s', publication.message_id, error)
+                publication.refused(error)
 
     # -- as a user of the session --------------------------------------------------------------------------------------
 
@@ -240,9 +267,12 @@ class Publisher:
             channel.confirm.select()
         channel.return_listeners.append(self._on_returned)
         channel.close_listeners.append(self._on_channel_closed)
-        connection.blocked_listeners.append(lambda _: self._flush())
-        connection.drain_listeners.append(self._flush)
+        if connection is not self._connection:
+            connection.blocked_listeners.append(lambda _: self._flush())
+            connection.drain_listeners.append(self._flush)
         self._channel, self._connection = channel, connection
+        # What was lost unconfirmed has been held behind what was held before it.
+        self._held = dict(sorted(self._held.items()))
         self._flush()
 
     def suspend(self) -> None:
@@ -251,10 +281,10 @@ class Publisher:
 
     def refuse(self, error: AmqpError) -> None:
         """See `amphora.session.User`."""
-        if self._on_refused is None:
-            return
         for publication in list(self._held.values()):
-            self._on_refused(publication, error)
+            if publication.on_refused is not None:
+                self.withdraw(publication)
+                publication.refused(error)
 
     def _on_channel_closed(self, error: Exception) -> None:
         self._channel = None

@@ -32,6 +32,7 @@ from amphora.recent import Key, Recent
 from amphora.serializer import AbstractRpcSerializer, RpcJsonSerializer
 from amphora.session import Session
 from amphora.settings import make_settings
+from amphora.timing import Deadline
 from amphora.topology import Binding, Exchange, Queue, Record, Topology
 
 logger = logging.getLogger('amphora.server')
@@ -40,6 +41,8 @@ F = TypeVar('F', bound=Callable[..., Any])
 
 #: milliseconds that the queue of a fanout server outlives its connection: time to come back after a fault
 FANOUT_QUEUE_EXPIRES = 60_000
+#: how many clients that are gone are remembered, so that each is logged once
+GONE_COUNT = 1000
 #: the longest timeout of `receive_from_queue`, in seconds: a year
 MAX_TIMEOUT = 31_536_000
 #: seconds that `receive_from_queue` waits for a broker
@@ -90,6 +93,8 @@ class AmqpRpcServer:
         # answer.
         self._running: dict[Key, list[Job]] = {}
         self._recent: Recent[Encoded] = Recent()
+        # Clients that a reply did not reach.
+        self._gone: set[str] = set()
         self._stopped = Event()
         name = 'amphora server %s' % service_name
         self._publishing = Session(self._settings, self._topology, name + ' (publishes)')
@@ -231,7 +236,7 @@ class AmqpRpcServer:
             return self._dialect.encode_reply(reply, reply_to)
         except Exception as error:
             logger.error('the reply to request %.100s cannot be sent: %s', id, error)
-            return self._dialect.encode_reply(Reply(id, error=TypeError(str(error))), reply_to)
+            return self._dialect.encode_reply(Reply(id, error=error), reply_to)
 
     def _reply(self, job: Job, answer: Encoded) -> None:
         def on_settled(publication: Publication, acked: bool) -> None:
@@ -258,8 +263,13 @@ class AmqpRpcServer:
     def _on_returned(self, message: Message) -> None:
         info = message.return_info
         assert info is not None
-        id = message.properties.get('message_id')
-        logger.warning('client %.100s is gone: nobody takes the reply to request %.100s', info.routing_key, id)
+        client, id = info.routing_key, message.properties.get('message_id')
+        # Once for each client: one that leaves with a thousand calls under way is one piece of news.
+        level = logging.DEBUG if client in self._gone else logging.INFO
+        logger.log(level, 'client %.100s is gone: nobody takes the reply to request %.100s', client, id)
+        if len(self._gone) >= GONE_COUNT:
+            self._gone.clear()
+        self._gone.add(client)
 
     # -- queues --------------------------------------------------------------------------------------------------------
 
@@ -288,16 +298,16 @@ class AmqpRpcServer:
         if timeout is not None:
             check_seconds(timeout, 'timeout', MAX_TIMEOUT)
         self._check_thread()
-        until = None if timeout is None else monotonic() + timeout
+        deadline = Deadline.after(timeout, monotonic())
         self._publishing.start()
         self._consuming.start()
         name = self._find_queue(queue)
         prefetch = self._settings.prefetch if max_calls is None else min(max_calls, 65535)
         intake = self._start_intake(name, prefetch, max_calls)
         if not block:
-            gevent.spawn(self._end_intake, intake, until, True)
+            gevent.spawn(self._end_intake, intake, deadline, True)
             return None
-        if not self._end_intake(intake, until, block_until_closed):
+        if not self._end_intake(intake, deadline, block_until_closed):
             raise gevent.Timeout(timeout)
         return intake.taken
 
@@ -322,13 +332,13 @@ class AmqpRpcServer:
 
     def _start_intake(self, queue: str, prefetch: int, max_calls: int | None = None) -> Intake:
         intake = Intake(self._consuming, queue, self._on_job, prefetch, max_calls)
-        self._intakes.append(intake)
         intake.start()
+        self._intakes.append(intake)
         return intake
 
-    def _end_intake(self, intake: Intake, until: float | None, wait_closed: bool) -> bool:
+    def _end_intake(self, intake: Intake, deadline: Deadline, wait_closed: bool) -> bool:
         """Wait for an intake's end and close its channel; False when the time was over before."""
-        in_time = intake.wait_finished(until)
+        in_time = intake.wait_finished(deadline)
         intake.finish()
         if wait_closed:
             self._close_intake(intake)
@@ -396,8 +406,11 @@ class AmqpRpcServer:
         self.prepare_stop()
         while self._working:
             gevent.sleep(_POLL)
-        until = monotonic() + STOP_TIMEOUT
-        while any(intake.in_hand for intake in self._intakes) and self._publishing.connection and monotonic() < until:
+        deadline = Deadline.after(STOP_TIMEOUT, monotonic())
+        while any(intake.in_hand for intake in self._intakes) and self._publishing.connection is not None:
+            if deadline.expired(monotonic()):
+                logger.warning('%r: the broker did not confirm the last replies in %g s', self, STOP_TIMEOUT)
+                break
             gevent.sleep(_POLL)
         intakes, self._intakes = self._intakes, []
         for intake in intakes:

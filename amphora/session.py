@@ -27,7 +27,7 @@ from amphora.amqp import (
 )
 from amphora.errors import AmqpError
 from amphora.settings import Settings
-from amphora.timing import Backoff
+from amphora.timing import Backoff, Deadline
 from amphora.topology import Record, Topology
 
 logger = logging.getLogger('amphora.session')
@@ -106,6 +106,7 @@ class Session:
     def start(self) -> None:
         """Begin to connect; returns at once. Nothing happens when it has begun."""
         if self._greenlet is None:
+            self.refusal = None
             self._greenlet = gevent.spawn(self._run)
             self._greenlet.name = self._name
 
@@ -124,31 +125,30 @@ class Session:
         """Something is missing: converge soon."""
         self._wake.set()
 
-    def wait_ready(self, timeout: float | None = None) -> Connection | None:
-        """Block until there is a connection with everything declared; None when `timeout` seconds were not enough.
+    def wait_ready(self, deadline: Deadline = Deadline()) -> Connection | None:  # noqa: B008  # a constant
+        """Block until there is a connection with everything declared; None when there is none by the deadline.
 
         :raises AmqpError: the session's `refusal`, as soon as there is one.
         """
-        until = None if timeout is None else monotonic() + timeout
         while self.connection is None or self.refusal is not None:
             if self.refusal is not None:
                 raise self.refusal.with_traceback(None)
-            left = None if until is None else until - monotonic()
-            if left is not None and left <= 0:
+            if deadline.expired(monotonic()):
                 return None
-            self._ready.wait(left)
+            self._ready.wait(deadline.remaining(monotonic()))
             self._ready.clear()
         return self.connection
 
     def with_channel(self, work: Callable[[Channel], object], timeout: float) -> bool:
         """Do something once on a channel of its own, as soon as there is a connection; begin again when that is lost.
 
-        :returns: False when there was no connection within `timeout` seconds.
+        :param timeout: how long to wait for a connection, in seconds.
+        :returns: False when there was none by then.
         :raises ChannelClosed: the broker refused.
         """
-        until = monotonic() + timeout
+        deadline = Deadline.after(timeout, monotonic())
         while True:
-            connection = self.wait_ready(max(0.0, until - monotonic()))
+            connection = self.wait_ready(deadline)
             if connection is None:
                 return False
             try:

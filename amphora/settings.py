@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from amphora.amqp.connection import connection_options
+from amphora.amqp.options import connection_options
 from amphora.checks import check_integer, check_seconds
 
 #: names the environment variable that holds a URL, or several with commas between, for whoever gives none

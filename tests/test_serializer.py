@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+import attrs
 import msgspec
 import pytest
 from hypothesis import given
@@ -255,7 +256,6 @@ def test_richer_types_arrive_as_plain_ones(serializer: Serializer, value: Any, a
 
 @BOTH
 def test_attrs_classes_arrive_as_dicts(serializer: Serializer) -> None:
-    attrs = pytest.importorskip('attrs')
     Person = attrs.make_class('Person', ['name', 'friend'])
     assert received(serializer, Person('Ann', Person('Bob', None))) == {
         'name': 'Ann',

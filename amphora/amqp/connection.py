@@ -8,12 +8,9 @@ Source: AMQP 0-9-1 section 2.2.4 ("The connection class") and RabbitMQ's extensi
 from __future__ import annotations
 
 import logging
-import platform
 import socket as stdlib_socket
 import ssl as ssl_module
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from itertools import cycle
 from time import monotonic
 from typing import Any
@@ -39,6 +36,8 @@ from amphora.amqp.errors import (
     UnexpectedFrame,
     connection_error,
 )
+from amphora.amqp.handshake import agree, agree_heartbeat, describe_client, log_in
+from amphora.amqp.options import connection_options
 from amphora.amqp.transport import TlsEngine, TlsTransport, Transport
 from amphora.amqp.url import AmqpUrl
 from amphora.errors import WrongThread
@@ -52,15 +51,9 @@ HIGH_WATER = 1048576
 #: seconds that `close` waits for the broker's close-ok
 CLOSE_TIMEOUT = 1.0
 
-# Without them RabbitMQ keeps quiet about the very things we want to know.
-_CAPABILITIES = {
-    'authentication_failure_close': True,
-    'basic.nack': True,
-    'connection.blocked': True,
-    'consumer_cancel_notify': True,
-    'exchange_exchange_bindings': True,
-    'publisher_confirms': True,
-}
+
+def _text(value: Any) -> Any:
+    return value.decode(errors='replace') if isinstance(value, bytes) else value
 
 
 class Connection:
@@ -139,7 +132,7 @@ class Connection:
         self.blocked_listeners: list[Callable[[str | None], None]] = []
         self.drain_listeners: list[Callable[[], None]] = []
         self._connect_timeout = connect_timeout
-        self._client_properties = client_properties
+        self._client_properties = client_properties or {}
         self._auth_mechanisms = [mechanism.upper() for mechanism in auth_mechanisms]
         self._debug = debug
         self._hub = gevent.get_hub()
@@ -232,11 +225,12 @@ class Connection:
                 'the broker speaks AMQP %d-%d, not 0-9-1' % (start.version_major, start.version_minor)
             )
         self.server_properties = {name: _text(value) for name, value in start.server_properties.items()}
-        mechanism, response = self._authenticate(start.mechanisms.decode(errors='replace').split(), password)
+        offered = start.mechanisms.decode(errors='replace').split()
+        mechanism, response = log_in(self._auth_mechanisms, offered, self.user, password)
         self._expect(commands.Connection.Tune, commands.Connection.Secure)
         self._say(
             commands.Connection.StartOk,
-            client_properties=self._describe_client(),
+            client_properties=describe_client(self.name, self._client_properties),
             mechanism=mechanism,
             response=response,
             locale='en_US',
@@ -257,48 +251,15 @@ class Connection:
         self._say(commands.Connection.Open, virtual_host=self.vhost)
         self._answer.get()
 
-    def _authenticate(self, offered: list[str], password: str) -> tuple[str, bytes]:
-        for mechanism in self._auth_mechanisms:
-            if mechanism not in offered:
-                continue
-            if mechanism == 'PLAIN':
-                return mechanism, b'\0' + self.user.encode() + b'\0' + password.encode()
-            if mechanism == 'AMQPLAIN':
-                table = frames.field_table({'LOGIN': self.user, 'PASSWORD': password}, 'the login')
-                return mechanism, table[4:]  # without the length: the long string around it has one
-            if mechanism == 'EXTERNAL':
-                return mechanism, b''
-        raise LoginRefused(
-            'no common login mechanism: the broker offers %s, this side %s'
-            % (', '.join(offered) or 'none', ', '.join(self._auth_mechanisms))
-        )
-
-    def _describe_client(self) -> dict[str, Any]:
-        properties: dict[str, Any] = {
-            'product': 'amphora',
-            'version': _version(),
-            'platform': 'Python %s, gevent %s' % (platform.python_version(), gevent.__version__),
-            'information': 'gevent-based synchronous RPC over AMQP 0-9-1',
-            **(self._client_properties or {}),
-        }
-        properties['capabilities'] = {**_CAPABILITIES, **properties.get('capabilities', {})}
-        if self.name is not None:
-            properties['connection_name'] = self.name
-        return properties
-
     def _tune(self, tune: Any) -> None:
-        """Agree on the limits: of each the smaller, where 0 means none; of the heartbeat likewise."""
         if tune.frame_max and tune.frame_max < frames.FRAME_MIN_SIZE:
             raise self._refuse(
                 NotAllowed('the broker wants frames of at most %d bytes; AMQP demands 4096' % tune.frame_max)
             )
-        self.frame_max = min(self.frame_max, tune.frame_max or self.frame_max)
-        self.channel_max = min(self.channel_max, tune.channel_max or self.channel_max)
+        self.frame_max = agree(self.frame_max, tune.frame_max)
+        self.channel_max = agree(self.channel_max, tune.channel_max)
+        self.heartbeat = agree_heartbeat(self.heartbeat, tune.heartbeat)
         self._numbers = cycle(range(1, self.channel_max + 1))
-        if self.heartbeat is None or not tune.heartbeat:
-            self.heartbeat = self.heartbeat if self.heartbeat is not None else tune.heartbeat
-        elif self.heartbeat:
-            self.heartbeat = min(self.heartbeat, tune.heartbeat)
         # The wire knows whole seconds; a shorter interval is kept on this side.
         told = max(1, round(self.heartbeat)) if self.heartbeat else 0
         self._splitter.frame_max = self.frame_max
@@ -513,56 +474,3 @@ class Connection:
             channel.end(error)
         for listener in self.close_listeners:
             listener(error)
-
-
-def connection_options(url: str | AmqpUrl) -> dict[str, Any]:
-    """The constructor's options that an AMQP URI stands for.
-
-    :raises ValueError: the URL cannot be understood.
-    :raises OSError: a certificate or key file in it cannot be read.
-    """
-    parsed = AmqpUrl.parse(url) if isinstance(url, str) else url
-    options: dict[str, Any] = {
-        'host': parsed.host,
-        'port': parsed.port,
-        'user': parsed.user,
-        'password': parsed.password,
-        'vhost': parsed.vhost,
-    }
-    for name in (
-        'heartbeat',
-        'connect_timeout',
-        'channel_max',
-        'frame_max',
-        'name',
-        'auth_mechanisms',
-        'server_hostname',
-    ):
-        value = getattr(parsed, name)
-        if value:
-            options[name] = value
-    if parsed.tls:
-        options['ssl'] = _tls_context(parsed)
-    return options
-
-
-def _tls_context(url: AmqpUrl) -> ssl_module.SSLContext:
-    context = ssl_module.create_default_context(cafile=url.cacertfile)
-    if url.verify is False:
-        context.check_hostname = False
-        context.verify_mode = ssl_module.CERT_NONE
-    if url.certfile:
-        context.load_cert_chain(url.certfile, url.keyfile)
-    return context
-
-
-@lru_cache(maxsize=1)
-def _version() -> str:
-    try:
-        return version('amphora')
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return 'unknown'
-
-
-def _text(value: Any) -> Any:
-    return value.decode(errors='replace') if isinstance(value, bytes) else value

@@ -1,0 +1,96 @@
+"""What is said and agreed on while a connection opens: who we are, how we log in, which limits hold.
+
+Source: AMQP 0-9-1 section 2.2.4; https://www.rabbitmq.com/docs/connections#capabilities; SASL PLAIN is RFC 4616.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import gevent
+
+from amphora.amqp.errors import LoginRefused
+from amphora.amqp.frames import field_table
+
+# Without them RabbitMQ keeps quiet about the very things we want to know.
+_CAPABILITIES = {
+    'authentication_failure_close': True,
+    'basic.nack': True,
+    'connection.blocked': True,
+    'consumer_cancel_notify': True,
+    'exchange_exchange_bindings': True,
+    'publisher_confirms': True,
+}
+
+
+def log_in(accepted: Sequence[str], offered: Sequence[str], user: str, password: str) -> tuple[str, bytes]:
+    """The SASL mechanism to use and the response to send.
+
+    :param accepted: mechanisms of this side, the preferred first.
+    :param offered: mechanisms of the broker.
+    :raises LoginRefused: they have none in common.
+    """
+    for mechanism in accepted:
+        if mechanism not in offered:
+            continue
+        if mechanism == 'PLAIN':
+            return mechanism, b'\0' + user.encode() + b'\0' + password.encode()
+        if mechanism == 'AMQPLAIN':
+            table = field_table({'LOGIN': user, 'PASSWORD': password}, 'the login')
+            return mechanism, table[4:]  # without the length: the long string around it has one
+        if mechanism == 'EXTERNAL':
+            return mechanism, b''
+    raise LoginRefused(
+        'no common login mechanism: the broker offers %s, this side %s'
+        % (', '.join(offered) or 'none', ', '.join(accepted))
+    )
+
+
+def describe_client(name: str | None, more: Mapping[str, Any]) -> dict[str, Any]:
+    """The client properties: what RabbitMQ's management shows of this connection, and what it may expect of us.
+
+    :param name: the connection's name.
+    :param more: beside and above what amphora says of itself.
+    """
+    properties: dict[str, Any] = {
+        'product': 'amphora',
+        'version': _version(),
+        'platform': 'Python %s, gevent %s' % (platform.python_version(), gevent.__version__),
+        'information': 'gevent-based synchronous RPC over AMQP 0-9-1',
+        **more,
+    }
+    properties['capabilities'] = {**_CAPABILITIES, **properties.get('capabilities', {})}
+    if name is not None:
+        properties['connection_name'] = name
+    return properties
+
+
+def agree(mine: int, theirs: int) -> int:
+    """The limit that holds when each side has one: the smaller; 0 means none."""
+    return min(mine, theirs) if mine and theirs else mine or theirs
+
+
+def agree_heartbeat(mine: float | None, theirs: int) -> float:
+    """The heartbeat that holds, in seconds; 0: none.
+
+    :param mine: None: as the broker proposes. Where either side wants none, the other's holds, but not against a 0 of
+        ours.
+    :param theirs: what the broker proposes.
+    """
+    if mine is None:
+        return theirs
+    return mine if mine == 0 or theirs == 0 else min(mine, theirs)
+
+
+@lru_cache(maxsize=1)
+def _version() -> str:
+    # Imported here: it takes a third as long as all of amphora, and only who connects needs it.
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version('amphora')
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return 'unknown'
