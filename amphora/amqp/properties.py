@@ -8,8 +8,9 @@ Source: AMQP 0-9-1 specification, sections 2.3.5.2 ("Content headers") and 1.8 o
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from amphora.amqp.errors import FrameError
@@ -32,14 +33,14 @@ NAMES = (
     'app_id',
     'cluster_id',
 )
-#: delivery_mode of a message that the broker is to write to disk in a durable queue
-PERSISTENT = 2
-
 _FLAGS = {name: 0x8000 >> position for position, name in enumerate(NAMES)}
-_FIELDS = tuple((name, flag) for name, flag in _FLAGS.items())
 _head = struct.Struct('>HHQH')
-_OCTETS = frozenset(('delivery_mode', 'priority'))
-_KNOWN = frozenset(NAMES)
+_OCTETS = ('delivery_mode', 'priority')
+_LENGTHS = tuple(bytes((length,)) for length in range(256))
+
+_Encode = Callable[[str, Any], bytes]
+# The payload of the header, where the property begins in it -> its value and where it ends.
+_Decode = Callable[[bytes, int], tuple[Any, int]]
 
 
 def encode_header(channel: int, body_size: int, properties: Mapping[str, Any]) -> bytes:
@@ -49,48 +50,72 @@ def encode_header(channel: int, body_size: int, properties: Mapping[str, Any]) -
         ``timestamp`` is in seconds since 1970 or a `datetime`; all others are `str`.
     :raises ValueError: when a property does not exist or its value cannot be encoded; the error names it.
     """
-    flags, out = 0, [b'']
-    rest = len(properties)
-    for name, flag in _FIELDS:
-        if not rest:
-            break
-        if name in properties:
-            rest -= 1
-            value = properties[name]
-            if value is not None:
-                flags |= flag
-                out.append(_encode_property(name, value))
-    if rest:
-        unknown = sorted(set(properties) - _KNOWN)
-        raise ValueError('no such property: %s; AMQP knows %s' % (', '.join(map(str, unknown)), ', '.join(NAMES)))
+    flags, encoders = _encoders(tuple(properties))
+    out = [b'']
+    for name, encode in encoders:
+        value = properties[name]
+        if value is None:
+            flags &= ~_FLAGS[name]
+        else:
+            out.append(encode(name, value))
     out[0] = _head.pack(60, 0, body_size, flags)
     return frame(HEADER, channel, b''.join(out))
 
 
-def _encode_property(name: str, value: Any) -> bytes:
-    if name in _OCTETS:
-        if not isinstance(value, int) or not 0 <= value <= 255:
-            raise ValueError('the property %s must be an integer from 0 to 255, not %r' % (name, value))
-        return bytes((value,))
-    if name == 'headers':
-        return field_table(value, 'the headers')
-    if name == 'timestamp':
-        seconds = int(value.timestamp() if isinstance(value, datetime) else value)
-        if not 0 <= seconds < 1 << 64:
-            raise ValueError('the property timestamp must be seconds since 1970, not %r' % (value,))
-        return seconds.to_bytes(8, 'big')
+@lru_cache(maxsize=256)
+def _encoders(names: tuple[str, ...]) -> tuple[int, list[tuple[str, _Encode]]]:
+    """Flags of the properties of these names, and what encodes each, in the order of the wire.
+
+    Remembered: a program's messages bear the same few sets of properties again and again.
+    """
+    unknown = sorted(set(names).difference(NAMES))
+    if unknown:
+        raise ValueError('no such property: %s; AMQP knows %s' % (', '.join(unknown), ', '.join(NAMES)))
+    present = [name for name in NAMES if name in names]
+    return sum(_FLAGS[name] for name in present), [(name, _ENCODE.get(name, _encode_text)) for name in present]
+
+
+def _encode_text(name: str, value: Any) -> bytes:
     if not isinstance(value, str):
         raise ValueError('the property %s must be a str, not %r' % (name, value))
-    raw = value.encode('utf-8', 'surrogateescape')
+    try:
+        raw = value.encode('utf-8', 'surrogateescape')
+    except UnicodeEncodeError as error:
+        raise ValueError('the property %s cannot be encoded as UTF-8: %s' % (name, error)) from error
     if len(raw) > 255:
         raise ValueError('the property %s is %d bytes long; AMQP allows 255' % (name, len(raw)))
-    return bytes((len(raw),)) + raw
+    return _LENGTHS[len(raw)] + raw
+
+
+def _encode_octet(name: str, value: Any) -> bytes:
+    if not isinstance(value, int) or not 0 <= value <= 255:
+        raise ValueError('the property %s must be an integer from 0 to 255, not %r' % (name, value))
+    return _LENGTHS[value]
+
+
+def _encode_timestamp(name: str, value: Any) -> bytes:
+    seconds = value.timestamp() if isinstance(value, datetime) else value
+    if not isinstance(seconds, (int, float)) or not 0 <= seconds < 1 << 64:
+        raise ValueError('the property %s must be seconds since 1970 or a datetime, not %r' % (name, value))
+    return int(seconds).to_bytes(8, 'big')
+
+
+def _encode_headers(name: str, value: Any) -> bytes:
+    return field_table(value, 'the %s' % name)
+
+
+_ENCODE: dict[str, _Encode] = {
+    'headers': _encode_headers,
+    'timestamp': _encode_timestamp,
+    **dict.fromkeys(_OCTETS, _encode_octet),
+}
 
 
 def decode_header(payload: bytes) -> tuple[int, dict[str, Any]]:
     """Body size in bytes and the properties that are there, from the payload of a content header frame.
 
-    Text that is not UTF-8 is kept by way of ``surrogateescape``; headers that cannot be decoded stay bytes.
+    Text that is not UTF-8 is kept by way of ``surrogateescape``, and headers that cannot be decoded stay bytes: the
+    broker passes properties on as they are, and what another client put there must not cost us the connection.
 
     :raises FrameError: when the payload is cut short, is of another class, or a value in it does not fit.
     """
@@ -103,41 +128,47 @@ def decode_header(payload: bytes) -> tuple[int, dict[str, Any]]:
         raise FrameError('a content header with more than one word of flags; class basic has 14 properties')
     properties: dict[str, Any] = {}
     at = 14
-    for name, flag in _FIELDS:
-        if not flags & flag:
-            continue
-        if name in _OCTETS:
-            if at >= len(payload):
-                raise FrameError('a content header ends before its property %s' % name)
-            properties[name] = payload[at]
-            at += 1
-        elif name == 'headers':
-            properties[name], at = _read_headers(payload, at)
-        elif name == 'timestamp':
-            if at + 8 > len(payload):
-                raise FrameError('a content header ends before its property timestamp')
-            properties[name] = int.from_bytes(payload[at : at + 8], 'big')
-            at += 8
-        else:
-            properties[name], at = _read_text(payload, at)
+    try:
+        for name, decode in _decoders(flags):
+            properties[name], at = decode(payload, at)
+    except IndexError:
+        at = len(payload) + 1
+    # Slices end where the payload does, so one look at the end tells whether everything was there.
+    if at > len(payload):
+        raise FrameError('a content header ends in the middle of its properties')
     return body_size, properties
 
 
-# The broker passes properties on as they are: what another client put there must not cost us the connection.
+@lru_cache(maxsize=256)
+def _decoders(flags: int) -> list[tuple[str, _Decode]]:
+    return [(name, _DECODE.get(name, _decode_text)) for name in NAMES if flags & _FLAGS[name]]
 
 
-def _read_text(payload: bytes, at: int) -> tuple[str, int]:
-    end = at + 1 + (payload[at] if at < len(payload) else 255)
-    if end > len(payload):
-        raise FrameError('a content header ends in the middle of a property')
+def _decode_text(payload: bytes, at: int) -> tuple[str, int]:
+    end = at + 1 + payload[at]
     return payload[at + 1 : end].decode('utf-8', 'surrogateescape'), end
 
 
-def _read_headers(payload: bytes, at: int) -> tuple[dict[str, Any] | bytes, int]:
+def _decode_octet(payload: bytes, at: int) -> tuple[int, int]:
+    return payload[at], at + 1
+
+
+def _decode_timestamp(payload: bytes, at: int) -> tuple[int, int]:
+    return int.from_bytes(payload[at : at + 8], 'big'), at + 8
+
+
+def _decode_headers(payload: bytes, at: int) -> tuple[dict[str, Any] | bytes, int]:
     end = at + 4 + int.from_bytes(payload[at : at + 4], 'big')
     if at + 4 > len(payload) or end > len(payload):
         raise FrameError('a field table of %d bytes is longer than its frame' % (end - at - 4))
     try:
-        return read_field_table(payload, at)[0], end
+        return read_field_table(payload, at)
     except FrameError:
         return payload[at + 4 : end], end
+
+
+_DECODE: dict[str, _Decode] = {
+    'headers': _decode_headers,
+    'timestamp': _decode_timestamp,
+    **dict.fromkeys(_OCTETS, _decode_octet),
+}
