@@ -19,6 +19,7 @@ from gevent.event import Event
 from greenlet import getcurrent, greenlet
 
 from amphora.amqp import Channel, Message, NotFound
+from amphora.amqp.content import MAX_MESSAGE_SIZE
 from amphora.checks import check_integer, check_seconds
 from amphora.dialects import Dialect, Native
 from amphora.dialects.base import Encoded
@@ -87,8 +88,8 @@ class AmqpRpcServer:
         self._topology = Topology(self._records())
         self._hub = gevent.get_hub()
         self._idle: list[greenlet] = []
-        # How many worker greenlets are at work.
-        self._working = 0
+        # Worker greenlets that run a request.
+        self._working: set[greenlet] = set()
         # Requests that are being run: the first delivery of each, and those that came meanwhile and wait for its
         # answer.
         self._running: dict[Key, list[Job]] = {}
@@ -171,24 +172,23 @@ class AmqpRpcServer:
 
     def _on_job(self, job: Job) -> None:
         """In the hub: hand the request to a worker greenlet."""
-        self._working += 1
-        if self._idle:
-            self._idle.pop().switch(job)
-        else:
-            greenlet(self._work, self._hub).switch(job)
+        worker = self._idle.pop() if self._idle else greenlet(self._work, self._hub)
+        self._working.add(worker)
+        worker.switch(job)
 
     def _work(self, job: Job) -> None:
         """A worker greenlet's life: one request after the other, each in a context of its own."""
+        worker = getcurrent()
         while True:
             try:
                 contextvars.Context().run(self._handle, job)
             except BaseException:
                 # Ctrl-C reaches the main greenlet this way; anything else is printed, as for any greenlet.
                 self._hub.handle_error(self, *sys.exc_info())
-            self._working -= 1
+            self._working.discard(worker)
             if self._fresh_greenlets or len(self._idle) >= self._settings.prefetch:
                 return
-            self._idle.append(getcurrent())
+            self._idle.append(worker)
             job = self._hub.switch()
 
     def _handle(self, job: Job) -> None:
@@ -210,6 +210,11 @@ class AmqpRpcServer:
             jobs = self._running[key] = [job]
             try:
                 answer = self._answer(id, reply_to, properties, body)
+            except BaseException:
+                # Ctrl-C, or a mistake of ours: another server may do better.
+                for each in jobs:
+                    each.give_back()
+                raise
             finally:
                 del self._running[key]
             if answer is None:
@@ -233,7 +238,12 @@ class AmqpRpcServer:
             logger.warning('a request that makes no sense, from %.100r: %s', reply_to, error)
             reply = Reply(id, error=error)
         try:
-            return self._dialect.encode_reply(reply, reply_to)
+            encoded = self._dialect.encode_reply(reply, reply_to)
+            if len(encoded.body) > MAX_MESSAGE_SIZE:
+                raise ValueError(
+                    'the result takes %d bytes; a message holds at most %d' % (len(encoded.body), MAX_MESSAGE_SIZE)
+                )
+            return encoded
         except Exception as error:
             logger.error('the reply to request %.100s cannot be sent: %s', id, error)
             return self._dialect.encode_reply(Reply(id, error=error), reply_to)
@@ -391,6 +401,8 @@ class AmqpRpcServer:
         disconnect.
 
         Replies that could not be sent, because the broker is away, are held until `serve`.
+
+        :raises RuntimeError: called by one of the functions it would wait for.
         """
         self.stop_consumer()
         self.stop_publisher()
@@ -403,6 +415,11 @@ class AmqpRpcServer:
     def stop_consumer(self) -> None:
         """Take no more requests, and disconnect from where they come from when those that run are done. Replies are
         still sent."""
+        if getcurrent() in self._working:
+            raise RuntimeError(
+                'a function of the server waits for itself to end: stop the server from elsewhere, as in '
+                'gevent.spawn(server.stop)'
+            )
         self.prepare_stop()
         while self._working:
             gevent.sleep(_POLL)
