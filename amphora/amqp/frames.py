@@ -107,6 +107,9 @@ _FIXED = {
 }
 
 
+_NOT_GIVEN: dict[str, Any] = {'shortstr': '', 'longstr': b'', 'table': None, **dict.fromkeys(_FIXED, 0)}
+
+
 def encode_method(channel: int, method: type[base.Frame], **fields: Any) -> bytes:
     """Encode a method frame from the fields given; those not given are zero, empty or false.
 
@@ -119,14 +122,15 @@ def encode_method(channel: int, method: type[base.Frame], **fields: Any) -> byte
     out = [struct.pack('>I', method.index)]
     bits, count = 0, 0
     for name in method.attributes():
-        kind, value = method.amqp_type(name), fields.get(name)
+        kind = method.amqp_type(name)
         if kind == 'bit':
-            bits |= bool(value) << count
+            bits |= bool(fields.get(name)) << count
             count += 1
             continue
         if count:
             out.append(bytes((bits,)))
             bits = count = 0
+        value = fields.get(name, _NOT_GIVEN[kind])
         out.append(_encode_field(kind, value, '%s of %s' % (name, method.name)))
     if count:
         out.append(bytes((bits,)))
@@ -135,14 +139,14 @@ def encode_method(channel: int, method: type[base.Frame], **fields: Any) -> byte
 
 def _encode_field(kind: str, value: Any, what: str) -> bytes:
     if kind == 'shortstr':
-        return short_string('' if value is None else value, what)
+        return short_string(value, what)
     if kind == 'table':
         return field_table(value, what)
     if kind == 'longstr':
-        raw = value if isinstance(value, bytes) else str(value or '').encode()
+        raw = value if isinstance(value, bytes) else str(value).encode()
         return struct.pack('>I', len(raw)) + raw
     try:
-        return _FIXED[kind].pack(0 if value is None else value)
+        return _FIXED[kind].pack(value)
     except struct.error as error:
         raise ValueError('%s cannot be encoded: %s' % (what, error)) from error
 
