@@ -271,15 +271,17 @@ class AmqpRpcClient:
     def _on_settled(self, publication: Publication, acked: bool) -> None:
         # A returned request has failed already: its return came first.
         if not acked and publication.returned is None:
-            self._pending.fail(publication.message_id, QueueFull('the broker refused the request: the queue is full'))
+            error = QueueFull('the broker refused the request: the queue is full', _executed(publication))
+            self._pending.fail(publication.message_id, error)
 
     def _on_returned(self, message: Message) -> None:
         info = message.return_info
         assert info is not None
         text = 'no queue takes the request: exchange %r, routing key %r (%d %s)'
-        error = Unroutable(text % (info.exchange, info.routing_key, info.code, info.text))
-        entry = self._pending.fail(message.properties.get('message_id'), error)
+        text %= (info.exchange, info.routing_key, info.code, info.text)
+        entry = self._pending.get(message.properties.get('message_id'))
         if entry is not None:
+            self._pending.fail(entry.id, Unroutable(text, _executed(entry.publication)))
             self._publisher.withdraw(entry.publication)
         if self._topology.binds(info.exchange, info.routing_key):
             # Somebody has deleted the queue or its binding.
@@ -454,6 +456,8 @@ class AmqpRpcClient:
             self._consuming.stop()
 
     def _check_thread(self) -> None:
+        if self._pid != os.getpid():
+            raise WrongThread('%r was made before this process was forked; make a client in the child' % self)
         if gevent.get_hub() is not self._hub:
             raise WrongThread('%r belongs to another thread; make a client in this one' % self)
 
@@ -478,10 +482,15 @@ class AmqpRpcClient:
             return
         if self._publisher.held:
             # The program may have ended before there was a connection: give it a chance.
-            self._publisher.wait_settled(STOP_TIMEOUT, connected=False)
+            self._publisher.wait_settled(STOP_TIMEOUT, even_away=True)
             if self._publisher.held:
                 logger.warning('%r: the program ends with %d requests not sent', self, self._publisher.held)
         self.stop()
+
+
+def _executed(publication: Publication) -> bool | None:
+    """What is known of a request that the broker did not take: when it was sent before, that one may have run."""
+    return None if publication.repeated else False
 
 
 class AmqpRpcFanoutClient(AmqpRpcClient):

@@ -169,7 +169,9 @@ class Consumer:
 
     def _on_channel_closed(self, channel: Channel, error: Exception) -> None:
         if self._channel is channel:
+            consuming = self._tag is not None
             self._channel = self._tag = None
             if self._wanted and not channel.connection.closed:
-                logger.warning('%r: %s', self, error)
+                # Where consuming did not even begin, the session tells.
+                logger.log(logging.WARNING if consuming else logging.DEBUG, '%r: %s', self, error)
                 self._session.wake()

@@ -178,6 +178,10 @@ class Pending:
             del entry._slot[entry.id]
         return entry
 
+    def get(self, id: str | None) -> Entry | None:
+        """The entry of an id; None when it is not there (any more)."""
+        return self._entries.get(id) if id is not None else None
+
     def drop(self, id: str) -> None:
         """Nobody holds the result of this entry any more. May be called anywhere, even while garbage is collected."""
         self.take(id)
@@ -190,13 +194,13 @@ class Pending:
         entry.deliver(reply)
         return True
 
-    def fail(self, id: str | None, error: BaseException) -> Entry | None:
-        """Hand an error to who waits; gives their entry, None when nobody does."""
+    def fail(self, id: str | None, error: BaseException) -> bool:
+        """Hand an error to who waits; False when nobody does."""
         entry = self.take(id)
         if entry is not None:
             # A waiter may only be switched to from the hub, and this may be another greenlet.
             self._loop.run_callback(entry.throw, error)
-        return entry
+        return entry is not None
 
     def _tick(self) -> None:
         if not self._entries:

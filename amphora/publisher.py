@@ -34,6 +34,7 @@ class Publication:
         it refused it. A returned message is settled too: see `returned`.
     :param on_refused: called with this publication and the reason when it will not be sent.
     :param waits: whether it waits while the session is refused, as replies do; otherwise it is refused too.
+    :ivar repeated: whether it was lost unconfirmed and is sent again, so that it may arrive twice.
     :ivar written: whether it has been handed to a connection at least once.
     :ivar returned: why the broker returned it; None when it did not.
     """
@@ -50,6 +51,7 @@ class Publication:
         'on_settled',
         'properties',
         'publisher',
+        'repeated',
         'returned',
         'routing_key',
         'suspect',
@@ -82,6 +84,8 @@ class Publication:
         self.written = False
         self.withdrawn = False
         self.waits = waits
+        # Sent again, because nobody knows what became of it the first time.
+        self.repeated = False
         # The broker ended the channel when this was among the unconfirmed: next time it goes alone.
         self.suspect = False
         self.publisher: Publisher | None = None
@@ -129,6 +133,7 @@ class Publication:
                 self.refused(error)
                 return
             self.suspect = True
+        self.repeated = True
         self.publisher.hold(self)
 
 
@@ -229,15 +234,16 @@ class Publisher:
         if self._held.pop(publication.number, None) is not None:
             self._held_bytes -= len(publication.body)
 
-    def wait_settled(self, timeout: float, connected: bool = True) -> bool:
+    def wait_settled(self, timeout: float, even_away: bool = False) -> bool:
         """Block until the broker has answered for everything; False when it has not.
 
         :param timeout: seconds.
-        :param connected: wait no longer than there is a connection.
+        :param even_away: wait, too, while the broker is away. By default that is no use, unless the first attempt to
+            connect is still under way.
         """
         deadline = Deadline.after(timeout, monotonic())
         while self._held or (self._channel is not None and self._channel.confirms):
-            if connected and self._channel is None:
+            if self._channel is None and not even_away and (self._session.away or not self._session.started):
                 return False
             if deadline.expired(monotonic()):
                 return False

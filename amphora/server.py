@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import os
 import sys
 from collections.abc import Callable
 from time import monotonic
@@ -88,6 +89,7 @@ class AmqpRpcServer:
         self._functions = FunctionTable()
         self._topology = Topology(self._records())
         self._hub = gevent.get_hub()
+        self._pid = os.getpid()
         # Worker greenlets without a request; a dict, so that one that ends leaves at once.
         self._idle: dict[greenlet, None] = {}
         # Worker greenlets that run a request.
@@ -476,6 +478,8 @@ class AmqpRpcServer:
             )
 
     def _check_thread(self) -> None:
+        if self._pid != os.getpid():
+            raise WrongThread('%r was made before this process was forked; make a server in the child' % self)
         if gevent.get_hub() is not self._hub:
             raise WrongThread('%r belongs to another thread; make a server in this one' % self)
 

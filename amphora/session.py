@@ -67,12 +67,14 @@ class Session:
     :param topology: what to have on the broker before anybody uses the connection.
     :param name: the connection's name in RabbitMQ's management pages.
     :ivar connection: the connection; None while there is none that is ready for use.
+    :ivar away: whether the last attempt to connect has failed; False while the first is under way.
     :ivar refusal: why there is none, when that will not mend itself: bad login, no such vhost, 406 of something needed.
     """
 
     def __init__(self, settings: Settings, topology: Topology, name: str) -> None:
         self.connection: Connection | None = None
         self.refusal: AmqpError | None = None
+        self.away = False
         self._settings = settings
         self._topology = topology
         self._name = name
@@ -118,6 +120,7 @@ class Session:
         """Begin to connect; returns at once. Nothing happens when it has begun."""
         if not self._greenlet:  # none, or one that has ended
             self.refusal = None
+            self.away = False
             self._greenlet = gevent.spawn(self._run)
             self._greenlet.name = self._name
 
@@ -181,15 +184,16 @@ class Session:
             except AmqpError as error:
                 # Once is news; the same every two seconds for a night is not.
                 logger.log(logging.DEBUG if told else logging.WARNING, '%s: %s; trying again', self._name, error)
-                told = True
+                told = self.away = True
                 if isinstance(error, _REFUSALS):
                     self._refuse(error)
             except Exception as error:
                 # A mistake in the options, or ours: whoever waits must hear of it, and this greenlet must live.
                 logger.exception('%s: cannot connect', self._name)
+                self.away = True
                 self._refuse(ConnectionFailed('cannot connect: %s: %s' % (type(error).__name__, error)))
             else:
-                told = False
+                told = self.away = False
                 try:
                     self._converge(connection)
                 except AmqpError as error:

@@ -69,7 +69,11 @@ def make_settings(
     :param amqp_vhost: virtual host.
     :param amqp_ssl: True: TLS that verifies; an `ssl.SSLContext`: TLS as it says.
     :param heartbeat: seconds; 0: none; None: 10, or what the URL says.
-    :param prefetch: number of requests, 1 to 65535.
+    :param prefetch: number of requests, 1 to 65535, that a server takes from a queue at once.
+    :param persistent: have the broker write messages to disk.
+    :param confirm: have the broker confirm each publish; a request is acked when its reply is confirmed.
+    :param queue_type: ``classic`` or ``quorum`` for the request queues; None: the broker's default. Clients and servers
+        of a service must agree.
     :raises ValueError: when one of them makes no sense; the error names it.
     :raises TypeError: when one is of the wrong type.
     """
@@ -99,7 +103,9 @@ def make_settings(
             {'host': amqp_host, 'port': amqp_port, 'user': amqp_user, 'password': amqp_password, 'vhost': amqp_vhost}
         ]
     for options in hosts:
-        if amqp_ssl:
+        if amqp_ssl is False and 'ssl' in options:
+            raise ValueError('amqp_ssl=False contradicts an amqps URL')
+        if amqp_ssl and not (amqp_ssl is True and 'ssl' in options):  # the URL may say more than that TLS is wanted
             options['ssl'] = amqp_ssl
         if heartbeat is not None:
             options['heartbeat'] = heartbeat

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pamqp import base, body, commands, frame, header
 
@@ -61,6 +61,7 @@ def one_frame(data: bytes, frame_max: int = 1_000_000) -> frames.Frame:
 
 @pytest.mark.filterwarnings('ignore:This command is deprecated')
 @pytest.mark.parametrize('kind', METHODS, ids=lambda kind: kind.name)
+@settings(max_examples=30)  # of each of some sixty methods
 @given(data=st.data(), channel=st.integers(0, 65535))
 def test_every_method_is_encoded_and_decoded_as_pamqp_does(
     kind: type[base.Frame], data: st.DataObject, channel: int
