@@ -20,6 +20,7 @@ import gevent
 import gevent.threadpool  # resolves names; imported now because Python refuses to while a program ends
 from gevent.event import AsyncResult, Event
 from gevent.hub import Waiter
+from gevent.lock import BoundedSemaphore
 
 from amphora.amqp import Channel, Message
 from amphora.caller import PrettyCaller
@@ -106,11 +107,13 @@ class AmqpRpcClient:
         self._id_prefix = str(uuid4())[:24]
         self._ids = count(1)
         self._tunings: dict[str, Tuning] = {}
+        self._queue_turn = BoundedSemaphore(1)
         self._stopped = Event()
         self._pid = os.getpid()
         name = 'amphora client %s' % service_name
         self._publishing = Session(self._settings, self._topology, name + ' (publishes)')
-        self._consuming = Session(self._settings, self._topology, name + ' (consumes)')
+        # Queues of one's own are the publishing session's alone: what it has removed the other must not declare again.
+        self._consuming = Session(self._settings, Topology(self._records()), name + ' (consumes)')
         self._publisher = Publisher(self._publishing, self._settings.confirm, self._on_returned)
         self._consumer = Consumer(
             self._consuming, self._reply_queue.name, self._on_delivery, no_ack=not self._settings.confirm
@@ -198,8 +201,7 @@ class AmqpRpcClient:
     def _send(
         self, entry: Entry, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
     ) -> None:
-        if gevent.get_hub() is not self._hub:
-            raise WrongThread('%r belongs to another thread; make a client in this one' % self)
+        self._check_thread()
         routing_key = options.get('routing_key')
         if routing_key is None:
             routing_key = self._tune(function, args, kwargs) if function in self._tunings else ''
@@ -346,13 +348,20 @@ class AmqpRpcClient:
             raise NotSent('%s: no broker within %g s' % (failure, self.timeout))
 
     def _maybe_wait(self, work: Callable[[], None], nowait: bool) -> None:
+        self._check_thread()
+
+        def in_turn() -> None:
+            # Who removes a queue and makes it again at once, without waiting, means that order.
+            with self._queue_turn:
+                work()
+
         if not nowait:
-            work()
+            in_turn()
             return
 
         def logged() -> None:
             try:
-                work()
+                in_turn()
             except (AmqpError, NotSent) as error:
                 logger.error('%r: %s', self, error)
 
@@ -383,6 +392,7 @@ class AmqpRpcClient:
         :param nowait: True: return at once and connect in the background. False: block until `stop`.
         :raises AmqpError: with ``nowait=False``, when the broker refuses the login, the virtual host or a queue.
         """
+        self._check_thread()
         self._stopped.clear()
         _working.add(self)
         self._consumer.start()
@@ -398,6 +408,7 @@ class AmqpRpcClient:
         A client that is not stopped when the program ends is stopped then, after at most five seconds for what is not
         sent.
         """
+        self._check_thread()
         _working.discard(self)
         self._publisher.wait_settled(STOP_TIMEOUT)
         self.stop_publisher()
@@ -409,12 +420,18 @@ class AmqpRpcClient:
 
     def stop_publisher(self) -> None:
         """Send no more requests: they are held until `serve`. Replies still come in."""
+        self._check_thread()
         self._publishing.stop()
 
     def stop_consumer(self) -> None:
         """Take no more replies: they wait in their queue until `serve`. Requests are still sent."""
+        self._check_thread()
         self._stop_consuming()
         self._consuming.stop()
+
+    def _check_thread(self) -> None:
+        if gevent.get_hub() is not self._hub:
+            raise WrongThread('%r belongs to another thread; make a client in this one' % self)
 
     def _stop_consuming(self) -> None:
         self._consumer.cancel()

@@ -417,6 +417,7 @@ class AmqpRpcServer:
         Returns when the broker has said that it sends no more. What it had sent and nobody had begun goes back to the
         queue.
         """
+        self._check_thread()
         self._own_intake = None
         for intake in list(self._intakes):
             intake.finish()
@@ -435,6 +436,7 @@ class AmqpRpcServer:
 
     def stop_publisher(self) -> None:
         """Send no more replies: they are held until `serve`. Requests are still taken."""
+        self._check_thread()
         self._publishing.stop()
 
     def stop_consumer(self) -> None:

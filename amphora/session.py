@@ -238,6 +238,8 @@ class Session:
     def _declare(self, connection: Connection) -> None:
         channel = connection.channel()
         for record in self._topology:
+            if record not in self._topology:  # discarded while others were declared
+                continue
             try:
                 record.declare(channel)
                 self._faults.pop(record, None)

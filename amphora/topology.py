@@ -75,7 +75,10 @@ Record = Exchange | Queue | Binding
 
 
 class Topology:
-    """What is to be there, in the order in which it was added; shared by the two sessions of a client or server."""
+    """What is to be there, in the order in which it was added.
+
+    It may change while somebody goes through it: they see what was there when they began.
+    """
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self._records: dict[Record, None] = dict.fromkeys(records)
