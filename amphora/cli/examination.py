@@ -189,8 +189,9 @@ def _use(connection: Connection, tell: Tell) -> None:
 def _step(connection: Connection, step: str, rights: str) -> Iterator[Channel]:
     """A channel for a step; what goes wrong with it becomes an `Ailment`."""
     try:
-        with gevent.Timeout(STEP_TIMEOUT), connection.channel() as channel:
-            yield channel
+        with gevent.Timeout(STEP_TIMEOUT):
+            # Ends with the connection: a broker that takes no messages would not hear that it is closed.
+            yield connection.channel()
     except gevent.Timeout as error:
         if connection.blocked is not None:
             raise Ailment(
@@ -206,8 +207,11 @@ def _step(connection: Connection, step: str, rights: str) -> Iterator[Channel]:
 
 
 def _tidy(connection: Connection, exchange: str, queue: str) -> None:
+    if connection.blocked is not None:
+        return
     try:
-        with gevent.Timeout(STEP_TIMEOUT), connection.channel() as channel:
+        with gevent.Timeout(STEP_TIMEOUT):
+            channel = connection.channel()
             channel.queue.delete(queue)
             channel.exchange.delete(exchange)
     except (AmqpError, gevent.Timeout):
