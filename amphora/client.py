@@ -20,11 +20,11 @@ import gevent
 import gevent.threadpool  # resolves names; imported now because Python refuses to while a program ends
 from gevent.event import AsyncResult, Event
 from gevent.hub import Waiter
-from gevent.lock import BoundedSemaphore
+from gevent.lock import RLock
 
 from amphora.amqp import Channel, Message
 from amphora.caller import PrettyCaller
-from amphora.checks import check_integer, check_seconds
+from amphora.checks import check_integer, check_name, check_seconds
 from amphora.consumer import Consumer, Delivery
 from amphora.dialects.native import (
     Native,
@@ -50,6 +50,8 @@ REPLY_QUEUE_EXPIRES = 600_000
 MAX_TIMEOUT = 4_294_967
 #: seconds that `stop` waits for the broker to confirm what was sent
 STOP_TIMEOUT = 5.0
+#: seconds that `stop` waits for the broker to delete the reply queue
+DELETE_TIMEOUT = 1.0
 
 _OPTIONS = frozenset(('function_name', 'routing_key', 'timeout', 'wait_publish'))
 
@@ -92,8 +94,8 @@ class AmqpRpcClient:
         autostart: bool = True,
         **options: Any,
     ) -> None:
-        self.service_name = service_name
-        self.uuid = uuid if uuid is not None else str(uuid4())
+        self.service_name = check_name(service_name, 'service_name')
+        self.uuid = check_name(uuid, 'uuid') if uuid is not None else str(uuid4())
         self.serializer = serializer
         self.timeout = check_seconds(timeout, 'timeout', MAX_TIMEOUT)
         self._settings = make_settings(**options)
@@ -107,7 +109,11 @@ class AmqpRpcClient:
         self._id_prefix = str(uuid4())[:24]
         self._ids = count(1)
         self._tunings: dict[str, Tuning] = {}
-        self._queue_turn = BoundedSemaphore(1)
+        # Set when the work on queues that was asked for last has ended.
+        self._queue_work = Event()
+        self._queue_work.set()
+        # Starting and stopping take turns.
+        self._life = RLock()
         self._stopped = Event()
         self._pid = os.getpid()
         name = 'amphora client %s' % service_name
@@ -272,7 +278,12 @@ class AmqpRpcClient:
         assert info is not None
         text = 'no queue takes the request: exchange %r, routing key %r (%d %s)'
         error = Unroutable(text % (info.exchange, info.routing_key, info.code, info.text))
-        self._pending.fail(message.properties.get('message_id'), error)
+        entry = self._pending.fail(message.properties.get('message_id'), error)
+        if entry is not None:
+            self._publisher.withdraw(entry.publication)
+        if self._topology.binds(info.exchange, info.routing_key):
+            # Somebody has deleted the queue or its binding.
+            self._publishing.wake()
 
     def _on_refused(self, publication: Publication, error: Exception) -> None:
         self._pending.fail(publication.message_id, error)
@@ -302,7 +313,7 @@ class AmqpRpcClient:
         :param x_expires: milliseconds that the queue may be without consumers before RabbitMQ deletes it; None: it
             stays. (The original's reference said microseconds; RabbitMQ has always counted milliseconds:
             https://www.rabbitmq.com/docs/ttl.)
-        :param nowait: do not wait until it is there.
+        :param nowait: do not wait until it is there: a call made at once may still be `Unroutable`.
         :raises PreconditionFailed: it exists with other arguments.
         :raises NotSent: there was no broker within the client's timeout.
         """
@@ -318,7 +329,6 @@ class AmqpRpcClient:
                 record.declare(channel)
 
         def create() -> None:
-            # Wished for before it is there: so it is made when the connection is lost in the middle.
             self._topology.add(*records)
             try:
                 self._do_on_broker(declare, 'queue %r was not created' % name)
@@ -326,6 +336,9 @@ class AmqpRpcClient:
                 self._topology.discard(*records)
                 raise
 
+        if nowait:
+            # Wished for at once: when there is no connection yet, the queue is there before any request is sent.
+            self._topology.add(*records)
         self._maybe_wait(create, nowait)
 
     def remove_request_queue(self, queue: str, nowait: bool = False) -> None:
@@ -350,10 +363,17 @@ class AmqpRpcClient:
     def _maybe_wait(self, work: Callable[[], None], nowait: bool) -> None:
         self._check_thread()
 
+        # Who removes a queue and makes it again at once, without waiting, means that order: each waits for the end of
+        # the one that was asked for before it.
+        before, ended = self._queue_work, Event()
+        self._queue_work = ended
+
         def in_turn() -> None:
-            # Who removes a queue and makes it again at once, without waiting, means that order.
-            with self._queue_turn:
+            try:
+                before.wait()
                 work()
+            finally:
+                ended.set()
 
         if not nowait:
             in_turn()
@@ -393,11 +413,12 @@ class AmqpRpcClient:
         :raises AmqpError: with ``nowait=False``, when the broker refuses the login, the virtual host or a queue.
         """
         self._check_thread()
-        self._stopped.clear()
-        _working.add(self)
-        self._consumer.start()
-        self._publishing.start()
-        self._consuming.start()
+        with self._life:
+            self._stopped.clear()
+            _working.add(self)
+            self._consumer.start()
+            self._publishing.start()
+            self._consuming.start()
         if not nowait:
             self._publishing.wait_ready()
             self._stopped.wait()
@@ -409,25 +430,28 @@ class AmqpRpcClient:
         sent.
         """
         self._check_thread()
-        _working.discard(self)
-        self._publisher.wait_settled(STOP_TIMEOUT)
-        self.stop_publisher()
-        self._stop_consuming()
-        if not self._pending:
-            self._delete_reply_queue()
-        self._consuming.stop()
-        self._stopped.set()
+        with self._life:
+            _working.discard(self)
+            self._publisher.wait_settled(STOP_TIMEOUT)
+            self._publishing.stop()
+            self._stop_consuming()
+            if not self._pending:
+                self._delete_reply_queue()
+            self._consuming.stop()
+            self._stopped.set()
 
     def stop_publisher(self) -> None:
         """Send no more requests: they are held until `serve`. Replies still come in."""
         self._check_thread()
-        self._publishing.stop()
+        with self._life:
+            self._publishing.stop()
 
     def stop_consumer(self) -> None:
         """Take no more replies: they wait in their queue until `serve`. Requests are still sent."""
         self._check_thread()
-        self._stop_consuming()
-        self._consuming.stop()
+        with self._life:
+            self._stop_consuming()
+            self._consuming.stop()
 
     def _check_thread(self) -> None:
         if gevent.get_hub() is not self._hub:
@@ -438,14 +462,15 @@ class AmqpRpcClient:
         self._ack()
 
     def _delete_reply_queue(self) -> None:
-        connection = self._consuming.connection
-        if connection is not None:
-            try:
-                with connection.channel() as channel:
-                    channel.queue.delete(self._reply_queue.name, if_unused=True)
-            except AmqpError as error:
-                # It expires by itself; this is only tidier.
-                logger.debug('%r: the reply queue stays: %s', self, error)
+        if self._consuming.connection is None:
+            return
+        try:
+            self._consuming.with_channel(
+                lambda channel: channel.queue.delete(self._reply_queue.name, if_unused=True), DELETE_TIMEOUT
+            )
+        except AmqpError as error:
+            # It expires by itself; this is only tidier.
+            logger.debug('%r: the reply queue stays: %s', self, error)
 
     def _stop_at_exit(self) -> None:
         # Not in a forked child, whose parent goes on with these connections; not from a thread that is not ours.

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger('amphora.amqp')
 
+#: seconds that closing waits for the broker's answer
+CLOSE_TIMEOUT = 1.0
+
 #: called in the hub with a returned message; its `return_info` says why
 ReturnListener = Callable[[Message], None]
 #: called in the hub with the reason once the channel has ended
@@ -264,10 +267,12 @@ class Channel:
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Close the channel and wait until the broker has said so; nothing happens when it has ended already.
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Close the channel and wait until the broker has said so, but not for long; nothing happens when it has ended.
 
         Deliveries that were not acked go back to their queue.
+
+        :param timeout: seconds to wait for the broker.
         """
         if self.closed or self._closing:
             return
@@ -276,7 +281,8 @@ class Channel:
         ended: AsyncResult[None] = AsyncResult()
         self.close_listeners.append(lambda _: ended.set(None))
         self.connection.write(frames.encode_method(self.id, commands.Channel.Close, reply_code=200, reply_text='OK'))
-        ended.get()
+        ended.wait(timeout)
+        self.end(ChannelClosed('the channel was closed by this side'))
 
     def end(self, error: Exception) -> None:
         """The channel has ended: tell everybody who waits for something. Called in the hub, once."""

@@ -21,7 +21,7 @@ from gevent.event import AsyncResult, Event
 from pamqp import base, commands
 
 from amphora.amqp import frames, heartbeat
-from amphora.amqp.channel import Channel, CloseListener
+from amphora.amqp.channel import CLOSE_TIMEOUT, Channel, CloseListener
 from amphora.amqp.content import FRAME_MAX, MAX_MESSAGE_SIZE
 from amphora.amqp.errors import (
     CertificateRefused,
@@ -48,8 +48,6 @@ logger = logging.getLogger('amphora.amqp')
 CHANNEL_MAX = 2047
 #: unsent bytes above which publishers wait
 HIGH_WATER = 1048576
-#: seconds that `close` waits for the broker's close-ok
-CLOSE_TIMEOUT = 1.0
 
 
 def _text(value: Any) -> Any:
@@ -192,15 +190,15 @@ class Connection:
                 self._transport.start()
                 self._transport.write(frames.PROTOCOL_HEADER)
                 self._handshake(password)
-        except Exception as error:
+        except BaseException as error:
+            # Also when killed, or timed out from outside: nobody else knows of this socket.
             if hasattr(self, '_transport'):
-                self._transport.close()
-            self.error = self.error or error
+                self._end(error if isinstance(error, Exception) else ConnectionFailed('given up while connecting'))
             if isinstance(error, ssl_module.SSLCertVerificationError):
                 raise CertificateRefused(
                     'the certificate of %s:%d is refused: %s' % (self.host, self.port, error.verify_message)
                 ) from error
-            if isinstance(error, OSError):
+            if isinstance(error, (OSError, UnicodeError)):  # IDNA says UnicodeError of a host name
                 raise ConnectionFailed('cannot connect to %s:%d: %s' % (self.host, self.port, error)) from error
             raise
 
