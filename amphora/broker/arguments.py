@@ -47,21 +47,16 @@ class QueueOptions:
         where = "queue '%s' in vhost '%s'" % (queue, vhost)
         for name, value in arguments.items():
             if name in _NOT_FOR[kind]:
-                raise PreconditionFailed(
-                    "PRECONDITION_FAILED - invalid arg '%s' for %s of queue type rabbit_%s_queue" % (name, where, kind)
-                )
+                raise PreconditionFailed("invalid arg '%s' for %s of queue type rabbit_%s_queue" % (name, where, kind))
             if name in _DEAD_LETTER and not isinstance(value, str):
-                raise PreconditionFailed(
-                    "PRECONDITION_FAILED - invalid type '%s' for arg '%s' in %s" % (amqp_type(value), name, where)
-                )
+                raise PreconditionFailed("invalid type '%s' for arg '%s' in %s" % (amqp_type(value), name, where))
             check = _CHECKS.get(name)
             wrong = check(value) if check is not None else None
             if wrong is not None:
-                raise PreconditionFailed("PRECONDITION_FAILED - invalid arg '%s' for %s: %s" % (name, where, wrong))
+                raise PreconditionFailed("invalid arg '%s' for %s: %s" % (name, where, wrong))
         if 'x-dead-letter-routing-key' in arguments and 'x-dead-letter-exchange' not in arguments:
             raise PreconditionFailed(
-                "PRECONDITION_FAILED - invalid arg 'x-dead-letter-routing-key' for %s: routing_key_but_no_dlx_defined"
-                % where
+                "invalid arg 'x-dead-letter-routing-key' for %s: routing_key_but_no_dlx_defined" % where
             )
         return cls(
             expires=_seconds(arguments.get('x-expires')),
@@ -96,9 +91,7 @@ def check_equivalent(current: Arguments, received: Arguments, names: tuple[str, 
             told = 'received %s but current is %s' % (_told(new), _told(old))
         else:
             told = "received '%s' but current is '%s'" % (_text(new), _text(old))
-        raise PreconditionFailed(
-            "PRECONDITION_FAILED - inequivalent arg '%s' for %s in vhost '%s': %s" % (name, what, vhost, told)
-        )
+        raise PreconditionFailed("inequivalent arg '%s' for %s in vhost '%s': %s" % (name, what, vhost, told))
 
 
 def check_flag(name: str, current: object, received: object, what: str, vhost: str) -> None:
@@ -108,7 +101,7 @@ def check_flag(name: str, current: object, received: object, what: str, vhost: s
     """
     if current != received:
         raise PreconditionFailed(
-            "PRECONDITION_FAILED - inequivalent arg '%s' for %s in vhost '%s': received '%s' but current is '%s'"
+            "inequivalent arg '%s' for %s in vhost '%s': received '%s' but current is '%s'"
             % (name, what, vhost, _text(received), _text(current))
         )
 
@@ -131,7 +124,7 @@ def amqp_type(value: Any) -> str:
 _TYPE_NAMES: tuple[tuple[type, str], ...] = (
     (bool, 'bool'),
     (int, 'signedint'),
-    (float, 'double'),
+    (float, 'float'),
     (str, 'longstr'),
     (Decimal, 'decimal'),
     (dict, 'table'),

@@ -181,8 +181,12 @@ class Queue:
         """Hand out what is ready to the consumers that have room."""
         if not self.ready or not self.consumers:
             return
-        self.expire(now)
         while self.ready:
+            if self.timed:
+                # With each message that goes another is at the head, whose time may be over.
+                self.expire(now)
+                if not self.ready:
+                    return
             consumer = self._next_consumer()
             if consumer is None:
                 return
@@ -322,7 +326,7 @@ class Queue:
         """
         taken = self.consumers and (consumer.exclusive or self.consumers[0].exclusive)
         if taken or (consumer.exclusive and self.options.single_active):
-            raise AccessRefused("ACCESS_REFUSED - queue '%s' in vhost '%s' in exclusive use" % (self.name, where))
+            raise AccessRefused("queue '%s' in vhost '%s' in exclusive use" % (self.name, where))
         consumer.queue = self
         consumer.waiting = False
         self.consumers.append(consumer)

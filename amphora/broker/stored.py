@@ -125,19 +125,16 @@ class StoredMessage:
         properties = self.properties
         if properties.get('user_id', user) != user:
             raise PreconditionFailed(
-                "PRECONDITION_FAILED - user_id property set to '%s' but authenticated user was '%s'"
-                % (properties['user_id'], user)
+                "user_id property set to '%s' but authenticated user was '%s'" % (properties['user_id'], user)
             )
         expiration = properties.get('expiration')
         if expiration is not None and (fault := _expiration_fault(expiration)) is not None:
-            raise PreconditionFailed("PRECONDITION_FAILED - invalid expiration '%s': %s" % (expiration, fault))
+            raise PreconditionFailed("invalid expiration '%s': %s" % (expiration, fault))
         headers = self.headers
         for name in (_CC, _BCC):
             keys = headers.get(name, [])
             if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-                raise PreconditionFailed(
-                    'PRECONDITION_FAILED - invalid message: {unacceptable_type_in_header,"%s",longstr}' % name
-                )
+                raise PreconditionFailed('invalid message: {unacceptable_type_in_header,"%s",longstr}' % name)
 
     def without_bcc(self) -> StoredMessage:
         """The message as others may see it."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from typing import cast
 
@@ -75,7 +75,7 @@ class VirtualHost:
         """
         exchange = self.exchanges.get(name)
         if exchange is None:
-            raise NotFound("NOT_FOUND - no exchange '%s' in vhost '%s'" % (name, self.name))
+            raise NotFound("no exchange '%s' in vhost '%s'" % (name, self.name))
         return exchange
 
     def declare_exchange(
@@ -100,7 +100,7 @@ class VirtualHost:
             self.exchange(name)
             return
         if kind not in TYPES:
-            raise CommandInvalid("COMMAND_INVALID - invalid exchange type '%s'" % kind)
+            raise CommandInvalid("invalid exchange type '%s'" % kind)
         arguments = arguments or {}
         what = "exchange '%s'" % name
         current = self.exchanges.get(name)
@@ -115,7 +115,7 @@ class VirtualHost:
         alternate = arguments.get('alternate-exchange')
         if alternate is not None and not isinstance(alternate, str):
             raise PreconditionFailed(
-                "PRECONDITION_FAILED - invalid type '%s' for arg 'alternate-exchange' in %s in vhost '%s'"
+                "invalid type '%s' for arg 'alternate-exchange' in %s in vhost '%s'"
                 % (amqp_type(alternate), what, self.name)
             )
         self.exchanges[name] = TYPES[kind](name, durable, auto_delete, internal, arguments)
@@ -128,14 +128,12 @@ class VirtualHost:
         """
         self._not_default(name)
         if name.startswith('amq.'):
-            raise AccessRefused(
-                "ACCESS_REFUSED - deletion of system exchange '%s' in vhost '%s' not allowed" % (name, self.name)
-            )
+            raise AccessRefused("deletion of system exchange '%s' in vhost '%s' not allowed" % (name, self.name))
         exchange = self.exchanges.get(name)
         if exchange is None:
             return
         if if_unused and exchange.in_use:
-            raise PreconditionFailed("PRECONDITION_FAILED - exchange '%s' in vhost '%s' in use" % (name, self.name))
+            raise PreconditionFailed("exchange '%s' in vhost '%s' in use" % (name, self.name))
         self._remove_exchange(exchange)
 
     def _remove_exchange(self, exchange: Exchange) -> None:
@@ -188,13 +186,11 @@ class VirtualHost:
             how = arguments.get('x-match', 'all')
             if not isinstance(how, str):
                 raise PreconditionFailed(
-                    'PRECONDITION_FAILED - Invalid x-match field type %s (value %r); expected longstr'
-                    % (amqp_type(how), how)
+                    'Invalid x-match field type %s (value %r); expected longstr' % (amqp_type(how), how)
                 )
             if how not in X_MATCH:
                 raise PreconditionFailed(
-                    'PRECONDITION_FAILED - Invalid x-match field value <<"%s">>; '
-                    'expected all, any, all-with-x, or any-with-x' % how
+                    'Invalid x-match field value <<"%s">>; expected all, any, all-with-x, or any-with-x' % how
                 )
         source.bind(destination, routing_key, arguments)
 
@@ -206,7 +202,7 @@ class VirtualHost:
 
     def _not_default(self, exchange: str) -> None:
         if not exchange:
-            raise AccessRefused('ACCESS_REFUSED - operation not permitted on the default exchange')
+            raise AccessRefused('operation not permitted on the default exchange')
 
     # -- queues --------------------------------------------------------------------------------------------------------
 
@@ -219,14 +215,14 @@ class VirtualHost:
         """
         queue = self.queues.get(name)
         if queue is None:
-            raise NotFound("NOT_FOUND - no queue '%s' in vhost '%s'" % (name, self.name))
+            raise NotFound("no queue '%s' in vhost '%s'" % (name, self.name))
         if queue.owner is not None and queue.owner is not owner:
             raise self._locked(name)
         return queue
 
     def _locked(self, name: str) -> ResourceLocked:
         return ResourceLocked(
-            "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue '%s' in vhost '%s'. It could be "
+            "cannot obtain exclusive access to locked queue '%s' in vhost '%s'. It could be "
             'originally declared on another connection or the exclusive property value does not match that of the '
             'original declaration.' % (name, self.name)
         )
@@ -292,9 +288,7 @@ class VirtualHost:
     def _check_quorum(self, name: str, durable: bool, exclusive: bool, auto_delete: bool) -> None:
         for wrong, what in ((not durable, 'non-durable'), (exclusive, 'exclusive-owner'), (auto_delete, 'auto-delete')):
             if wrong:
-                raise PreconditionFailed(
-                    "PRECONDITION_FAILED - invalid property '%s' for queue '%s' in vhost '%s'" % (what, name, self.name)
-                )
+                raise PreconditionFailed("invalid property '%s' for queue '%s' in vhost '%s'" % (what, name, self.name))
 
     def delete_queue(self, name: str, owner: object, if_unused: bool = False, if_empty: bool = False) -> int:
         """Delete a queue; gives the number of messages that were ready. Nothing happens when it is not there.
@@ -307,9 +301,9 @@ class VirtualHost:
             return 0
         queue = self.queue(name, owner)
         if if_unused and queue.consumers:
-            raise PreconditionFailed("PRECONDITION_FAILED - queue '%s' in vhost '%s' in use" % (name, self.name))
+            raise PreconditionFailed("queue '%s' in vhost '%s' in use" % (name, self.name))
         if if_empty and queue.ready:
-            raise PreconditionFailed("PRECONDITION_FAILED - queue '%s' in vhost '%s' not empty" % (name, self.name))
+            raise PreconditionFailed("queue '%s' in vhost '%s' not empty" % (name, self.name))
         return self.remove_queue(queue)
 
     def remove_queue(self, queue: Queue) -> int:
@@ -390,6 +384,12 @@ class VirtualHost:
             queue.expire(now)
             self._after(queue, now)
 
+    def watch_all(self) -> None:
+        """Tell of every queue's deadline anew: nobody has watched them for a while."""
+        for queue in self.queues.values():
+            queue.watched_at = None
+            self._watch(queue)
+
     def _watch(self, queue: Queue) -> None:
         deadline = queue.next_deadline()
         if deadline is not None and (queue.watched_at is None or deadline < queue.watched_at):
@@ -415,8 +415,7 @@ class VirtualHost:
         exchange = self.exchange(message.exchange)
         if exchange.internal:
             raise AccessRefused(
-                "ACCESS_REFUSED - cannot publish to internal exchange '%s' in vhost '%s'"
-                % (message.exchange, self.name)
+                "cannot publish to internal exchange '%s' in vhost '%s'" % (message.exchange, self.name)
             )
         if not message.exchange and message.routing_key.startswith(REPLY_TO):
             consumer = self.reply_consumers.get(message.routing_key)
@@ -497,11 +496,7 @@ class VirtualHost:
             queues = [each for each in queues if not letter.has_cycled(each.name)]
         self._enqueue(letter, queues, now)
 
-    def queue_counts(self) -> Mapping[str, tuple[int, int, int]]:
-        """Each queue's name with its messages that are ready, those that are unacked, and its consumers."""
-        return {name: (queue.ready, queue.unacked, len(queue.consumers)) for name, queue in self.queues.items()}
-
 
 def _not_reserved(what: str, name: str) -> None:
     if name.startswith('amq.'):
-        raise AccessRefused("ACCESS_REFUSED - %s name '%s' contains reserved prefix 'amq.*'" % (what, name))
+        raise AccessRefused("%s name '%s' contains reserved prefix 'amq.*'" % (what, name))

@@ -328,39 +328,43 @@ class QueueAgainstModel(RuleBasedStateMachine):
         self.got = {}
         self.consumed = {}
 
-    def model_settle(self):
-        """What a queue does after every step: expire, hand over, shorten."""
+    def model_expire(self):
         while self.ready and self.ready[0][1] is not None and self.ready[0][1] <= self.now:
             self.ready.pop(0)
-        while self.ready and self.consumer and (not self.prefetch or len(self.consumed) < self.prefetch):
-            number, expires = self.ready.pop(0)
-            self.consumed[number] = expires
+
+    def has_room(self):
+        return self.consumer is not None and (not self.prefetch or len(self.consumed) < self.prefetch)
+
+    def model_shorten(self):
         if self.max_length is not None:
             del self.ready[: max(0, len(self.ready) - self.max_length)]
+
+    def settle(self):
+        """What happens to both after every step: the clock ticks, and what can be handed over is."""
+        self.queue.expire(self.now)
+        self.model_expire()
+        while self.ready and self.has_room():
+            number, expires = self.ready.pop(0)
+            self.consumed[number] = expires
+            self.model_expire()
 
     @rule(expiration=st.none() | st.integers(0, 5))
     def publish(self, expiration):
         self.count += 1
         properties = {} if expiration is None else {'expiration': str(expiration * 1000)}
-        if not self.queue.ready:
-            self.ready.clear()
         self.harness.publish(self.count, now=self.now, **properties)
         expires = None if expiration is None else self.now + expiration
-        had_room = self.consumer and (not self.prefetch or len(self.consumed) < self.prefetch)
-        if had_room and not self.ready:
+        if self.has_room() and not self.ready:
             self.consumed[self.count] = expires
         else:
             self.ready.append((self.count, expires))
-        if self.max_length is not None:
-            del self.ready[: max(0, len(self.ready) - self.max_length)]
-        self.model_settle()
-        self.queue.expire(self.now)
+        self.model_shorten()
+        self.settle()
 
     @rule(seconds=st.integers(1, 3))
     def wait(self, seconds):
         self.now += seconds
-        self.queue.expire(self.now)
-        self.model_settle()
+        self.settle()
 
     @rule()
     def get(self):
@@ -371,6 +375,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
             number, expires = self.ready.pop(0)
             assert entry.message.body == str(number).encode()
             self.got[number] = (entry, expires)
+        self.settle()
 
     @precondition(lambda self: self.got)
     @rule(data=st.data())
@@ -389,10 +394,9 @@ class QueueAgainstModel(RuleBasedStateMachine):
             entries.append(entry)
             self.ready.append((number, expires))
         self.ready.sort()
-        if self.max_length is not None:
-            del self.ready[: max(0, len(self.ready) - self.max_length)]
+        self.model_shorten()
         self.queue.requeue(entries, self.now)
-        self.model_settle()
+        self.settle()
 
     @rule()
     def consume_or_cancel(self):
@@ -403,12 +407,11 @@ class QueueAgainstModel(RuleBasedStateMachine):
             self.queue.remove_consumer(self.consumer, self.now)
             self.queue.requeue(self.harness.entries, self.now)
             self.ready = sorted([*self.ready, *self.consumed.items()])
-            if self.max_length is not None:
-                del self.ready[: max(0, len(self.ready) - self.max_length)]
+            self.model_shorten()
             self.consumed.clear()
             self.consumer = None
             self.harness.entries = []
-        self.model_settle()
+        self.settle()
 
     @precondition(lambda self: self.consumed)
     @rule()
@@ -421,7 +424,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
         self.consumer.give_back()
         self.queue.wake(self.consumer)
         self.queue.dispatch(self.now)
-        self.model_settle()
+        self.settle()
 
     @rule()
     def purge(self):

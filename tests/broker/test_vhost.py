@@ -135,8 +135,7 @@ def test_a_queue_is_declared_again_only_as_it_is(vhost):
     with pytest.raises(PreconditionFailed) as caught:
         declare(vhost, 'q', arguments={'x-expires': 1000})
     assert caught.value.text == (
-        "PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'q' in vhost '/': "
-        "received 'false' but current is 'true'"
+        "inequivalent arg 'durable' for queue 'q' in vhost '/': received 'false' but current is 'true'"
     )
     with pytest.raises(PreconditionFailed, match=r'x-expires.*received none but current is the value'):
         declare(vhost, 'q', durable=True)
