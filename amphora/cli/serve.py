@@ -10,7 +10,9 @@ import sys
 
 import click
 import gevent
+from click.core import ParameterSource
 
+from amphora.cli.broker import PORT, started_broker
 from amphora.cli.common import Command, Failure, is_debug, url_option
 from amphora.cli.reloader import Reloader
 from amphora.cli.supervisor import Supervisor
@@ -33,9 +35,15 @@ def _target(ctx: click.Context, parameter: click.Parameter, text: str) -> str:
     '--processes', type=click.IntRange(1, 1000), default=1, show_default=True, help='How many worker processes.'
 )
 @click.option('--reload', is_flag=True, help='Restart the workers when a Python file below this directory changes.')
+@click.option('--embedded', is_flag=True, help='Run the embedded broker as well, on this machine, for this machine.')
+@click.option(
+    '--port', type=click.IntRange(0, 65535), default=PORT, show_default=True, help='That of the embedded broker.'
+)
 @url_option
 @click.pass_context
-def command(context: click.Context, target: str, processes: int, reload: bool, url: str | None) -> int:
+def command(
+    context: click.Context, target: str, processes: int, reload: bool, embedded: bool, port: int, url: str | None
+) -> int:
     """Run SERVER of MODULE, an AmqpRpcServer or a function that makes one, in worker processes.
 
     Workers are monkey-patched before they import MODULE, which is looked for in this directory first. --url reaches a
@@ -48,18 +56,38 @@ def command(context: click.Context, target: str, processes: int, reload: bool, u
     SIGTERM or Ctrl-C: take no more calls, finish those that run, end. The second one: end at once.
     SIGHUP: replace the workers one after the other; no call is lost. A worker that crashes is replaced.
 
-    Exit codes: 0 stopped, 2 there is no such server, 4 the broker refuses; 130 or 143 after a second signal.
+    Exit codes: 0 stopped, 2 there is no such server, 4 the broker refuses, or the embedded one cannot listen, 130 or
+    143 after a second signal.
     """
+    given = context.get_parameter_source
+    if embedded and given('url') is ParameterSource.COMMANDLINE:
+        raise click.UsageError('--embedded brings a broker of its own, and --url names another: give one of them')
+    if not embedded and given('port') is ParameterSource.COMMANDLINE:
+        raise click.UsageError('--port is that of the embedded broker: give --embedded, or the port in --url')
     make_settings(amqp_url=url)  # a URL that makes no sense is found here, and once
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    options = [target, '--debug'] if is_debug(context) else [target]
+    broker = started_broker('127.0.0.1', port) if embedded else None
+    try:
+        environ = _environ(broker.url if broker is not None else url, reload)
+        return _supervise(Supervisor(_WORKER, options, processes, environ), reload)
+    finally:
+        if broker is not None:
+            broker.stop()
+
+
+def _environ(url: str | None, reload: bool) -> dict[str, str]:
     environ = dict(os.environ)
     if url is not None:
         environ[URL_VARIABLE] = url
     if reload:
         # Python takes compiled code for current when the source has the same size and the same second.
         environ['PYTHONDONTWRITEBYTECODE'] = '1'
-    options = [target, '--debug'] if is_debug(context) else [target]
-    supervisor = Supervisor(_WORKER, options, processes, environ)
+    return environ
+
+
+def _supervise(supervisor: Supervisor, reload: bool) -> int:
+    """Run the workers until a signal ends them; the exit code."""
     status = 0
 
     def on_signal(signum: int) -> None:

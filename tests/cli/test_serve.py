@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from amphora import AmqpRpcClient
 from tests.cli.conftest import Process, Run, is_alive
+from tests.rabbitmq import free_ports
 from tests.waiting import eventually
 
 MODULE = """
@@ -330,5 +330,41 @@ def test_reload_without_watchfiles_says_what_to_install(run: Run, module, tmp_pa
     )
 
 
-def test_the_command_is_installed(tmp_path):
-    assert (Path(sys.executable).parent / 'amphora').exists()
+@pytest.fixture
+def free_port() -> int:
+    return free_ports(1)[0]
+
+
+def test_the_embedded_broker_serves_this_machine(start, run: Run, module, service, free_port):
+    process = start('serve', 'served:server', '--processes', '2', '--embedded', '--port', str(free_port))
+    process.wait_ready(2)
+
+    url = f'amqp://127.0.0.1:{free_port}/'
+    assert run('call', service, 'add', '2', '3', '--url', url) == (0, '5\n', '')
+    assert process.said('nothing is kept on disk')
+    process.send(signal.SIGTERM)
+    assert process.wait() == 0
+
+
+def test_the_port_of_the_embedded_broker_may_be_in_use(run: Run, module, rabbit):
+    assert run('serve', 'served:server', '--embedded', '--port', str(rabbit.port)) == (
+        4,
+        '',
+        f'amphora: cannot listen on 127.0.0.1:{rabbit.port}: Address already in use\n',
+    )
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        (
+            ('--embedded', '--url', 'amqp://127.0.0.1/'),
+            '--embedded brings a broker of its own, and --url names another: give one of them',
+        ),
+        (('--port', '5673'), '--port is that of the embedded broker: give --embedded, or the port in --url'),
+        (('--processes', '0'), "Invalid value for '--processes': 0 is not in the range 1<=x<=1000."),
+        (('--url', 'http://x/'), "unknown scheme 'http' in an AMQP URI; schemes are amqp, amqps"),
+    ],
+)
+def test_wrong_usage_ends_with_two(run: Run, module, options, said):
+    assert run('serve', 'served:server', *options) == (2, '', f'amphora: {said}\n')
