@@ -26,6 +26,8 @@ logger = logging.getLogger('amphora.serve')
 
 # A worker that has lasted this long was a good one: the next crash is followed by a short delay again. Seconds.
 _STABLE = 10.0
+# Seconds in which the last report of a worker that has ended is read.
+_LAST_WORDS = 1.0
 #: seconds before a crashed worker is replaced: at first at most this, then ever longer
 FIRST_DELAY = 0.5
 #: seconds that it takes at most
@@ -85,8 +87,10 @@ class Worker:
     def wait(self) -> int:
         """Block until it has ended, and give its exit status: negative when a signal has ended it."""
         status = int(self._process.wait())
-        # What it reported just before.
-        self._listener.join()
+        # For what it reported just before; not for a process that it has forked and that holds the socket, too.
+        self._listener.join(_LAST_WORDS)
+        self._listener.kill()
+        self._reported.set()
         return status
 
     def send(self, signum: int) -> None:

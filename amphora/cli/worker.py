@@ -71,6 +71,7 @@ class Master:
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
+        self._socket.set_inheritable(False)
 
     def tell(self, report: Report) -> None:
         """Report; nobody listens any more when the master is gone."""
