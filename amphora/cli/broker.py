@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 
 import click
@@ -9,7 +10,7 @@ import gevent
 from gevent.event import Event
 
 from amphora.broker import Broker
-from amphora.cli.common import NO_ACCESS, USAGE, Command, Failure
+from amphora.cli.common import LOG_FORMAT, NO_ACCESS, USAGE, Command, Failure
 
 #: where clients and servers look unless they are told otherwise
 PORT = 5672
@@ -62,6 +63,7 @@ def command(host: str, port: int, users: dict[str, str] | None) -> int:
 
     Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 wrong usage, 4 it cannot listen.
     """
+    logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT)
     broker = started_broker(host, port, users)
     stopping = Event()
     for signum in (signal.SIGINT, signal.SIGTERM):

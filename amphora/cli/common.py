@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -23,6 +24,9 @@ REMOTE_ERROR = 1
 USAGE = 2
 NO_RESULT = 3
 NO_ACCESS = 4
+
+#: how commands log, where they do
+LOG_FORMAT = '%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s'
 
 _DEBUG = 'amphora.debug'
 
@@ -51,7 +55,7 @@ class Failure(Exception):
 
 
 class Command(click.Command):
-    """A command whose errors are one line and an exit code; with ``--debug`` a traceback comes before them."""
+    """A command whose errors are one line and an exit code; with ``--debug`` the log and a traceback come before."""
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
@@ -61,7 +65,7 @@ class Command(click.Command):
                 is_flag=True,
                 expose_value=False,
                 callback=_remember_debug,
-                help='Show the traceback of an error.',
+                help='Show the log, and the traceback of an error.',
             )
         )
 
@@ -70,6 +74,10 @@ class Command(click.Command):
         hub = gevent.get_hub()
         # Ctrl-C is no error whose traceback gevent should print.
         hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
+        # Nor is an error that is told anyway to be logged as well, on a stderr that nobody has set up for it.
+        logging.getLogger('amphora').addHandler(logging.NullHandler())
+        if is_debug(ctx):
+            logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
         try:
             return super().invoke(ctx)
         except (Failure, click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):

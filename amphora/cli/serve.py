@@ -13,10 +13,9 @@ import gevent
 from click.core import ParameterSource
 
 from amphora.cli.broker import PORT, started_broker
-from amphora.cli.common import Command, Failure, is_debug, url_option
+from amphora.cli.common import LOG_FORMAT, Command, Failure, is_debug, url_option
 from amphora.cli.reloader import Reloader
 from amphora.cli.supervisor import Supervisor
-from amphora.cli.worker import LOG_FORMAT
 from amphora.settings import URL_VARIABLE, make_settings
 
 # Patches before it imports anything else.

@@ -20,12 +20,10 @@ import gevent
 import msgspec
 from gevent.event import Event
 
-from amphora.cli.common import NO_ACCESS, USAGE, explain
+from amphora.cli.common import LOG_FORMAT, NO_ACCESS, USAGE, explain
 from amphora.errors import AmqpError
 from amphora.server import AmqpRpcServer
 
-#: how the processes of ``amphora serve`` log, unless the served module has set up logging
-LOG_FORMAT = '%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s'
 # Seconds after which a module that is still being imported has most likely begun to serve by itself.
 _IMPORT_PATIENCE = 10.0
 

@@ -4,6 +4,7 @@ import re
 import socket
 from collections.abc import Iterator
 
+import gevent
 import pytest
 
 from tests.cli.conftest import Run
@@ -79,9 +80,11 @@ def test_a_port_without_tls(run: Run, rabbit):
 
 
 def test_a_port_where_something_else_answers(run: Run, rabbit):
-    status, stdout, _ = run('doctor', '--url', f'amqp://127.0.0.1:{rabbit.dist_port}/?connection_timeout=1000')
+    url = f'amqp://127.0.0.1:{rabbit.dist_port}/?connection_timeout=1000'
 
-    assert status == 4
+    status, stdout, stderr = run('doctor', '--url', url)
+
+    assert (status, stderr) == (4, '')
     assert (good_steps(stdout), bad_steps(stdout)) == (['DNS', 'TCP', 'TLS'], ['AMQP'])
 
 
@@ -163,6 +166,24 @@ def test_a_terminal_without_ticks_gets_words(run: Run, amqp_url):
 
     assert (status, stderr) == (0, '')
     assert stdout.startswith('ok DNS')
+
+
+def test_what_is_not_amqp_is_one_line_too(run: Run):
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def answer():
+            with listener.accept()[0] as checking, listener.accept()[0] as asking:
+                checking.recv(1)
+                asking.sendall(b'HTTP/1.1 400 Bad Request')
+                asking.recv(100)
+
+        answering = gevent.get_hub().threadpool.spawn(answer)
+        status, stdout, stderr = run('doctor', '--url', f'amqp://127.0.0.1:{port}/')
+        answering.get(timeout=10)
+
+    assert (status, stderr) == (4, '')
+    assert bad_steps(stdout) == ['AMQP']
 
 
 def test_a_url_that_makes_no_sense_is_wrong_usage(run: Run):
