@@ -26,6 +26,10 @@ class FunctionTable:
     def __contains__(self, name: object) -> bool:
         return name in self._functions
 
+    def items(self) -> Iterator[tuple[str, Function]]:
+        """Names with their functions, in the order in which they were registered."""
+        return iter(list(self._functions.items()))
+
     def add(self, function: Function, name: str) -> None:
         """Register a function; one of the same name is replaced.
 

@@ -30,6 +30,8 @@ from amphora.dispatch import FunctionTable
 from amphora.envelope import Reply
 from amphora.errors import IgnoreRequest, NotSent, WrongRequest, WrongThread
 from amphora.intake import Intake, Job
+from amphora.introspection import SERVICE as INTROSPECTION_SERVICE
+from amphora.introspection import Introspection, ServerDescription, describe_server
 from amphora.publisher import Publication, Publisher
 from amphora.recent import Key, Recent
 from amphora.serializer import AbstractRpcSerializer, RpcJsonSerializer
@@ -64,6 +66,7 @@ class AmqpRpcServer:
     :param fresh_greenlets: run each request in a new greenlet. By default greenlets are used again, as threads of a
         pool are: what a function leaves in a `gevent.local` another may find. `contextvars` are each request's own
         either way.
+    :param introspection: answer ``amphora list`` and whoever else asks, see `amphora.introspection`.
     :param options: the way to the broker, see `amphora.settings.make_settings`: amqp_url, amqp_host, amqp_port,
         amqp_user, amqp_password, amqp_vhost, amqp_ssl, heartbeat (seconds), prefetch (unacked requests at once),
         persistent, confirm, queue_type.
@@ -78,8 +81,11 @@ class AmqpRpcServer:
         service_name: str,
         serializer: type[AbstractRpcSerializer] | AbstractRpcSerializer = RpcJsonSerializer,
         fresh_greenlets: bool = False,
+        introspection: bool = True,
         **options: Any,
     ) -> None:
+        if introspection and service_name == INTROSPECTION_SERVICE:
+            raise ValueError("the service %r is introspection's own: take another name" % service_name)
         self.service_name = check_name(service_name, 'service_name')
         self.serializer = serializer
         self.uuid = str(uuid4())
@@ -107,6 +113,9 @@ class AmqpRpcServer:
         self._publishing = Session(self._settings, self._topology, name + ' (publishes)')
         self._consuming = Session(self._settings, self._topology, name + ' (consumes)')
         self._publisher = Publisher(self._publishing, self._settings.confirm, self._on_returned)
+        self._introspection: Introspection | None = None
+        if introspection:
+            self._introspection = Introspection(self._describe, self.uuid, self._consuming, self._publisher)
         # What takes requests: the service's own queue from serve() on, and each receive_from_queue.
         self._own_intake: Intake | None = None
         self._intakes: list[Intake] = []
@@ -130,6 +139,9 @@ class AmqpRpcServer:
 
     def __repr__(self) -> str:
         return '<%s %s %d functions>' % (type(self).__name__, self.service_name, len(list(self._functions)))
+
+    def _describe(self) -> ServerDescription:
+        return describe_server(self.service_name, self.uuid, self._exchange_type == 'fanout', self._functions)
 
     # -- functions -----------------------------------------------------------------------------------------------------
 
@@ -331,8 +343,7 @@ class AmqpRpcServer:
             check_seconds(timeout, 'timeout', MAX_TIMEOUT)
         self._check_thread()
         deadline = Deadline.after(timeout, monotonic())
-        self._publishing.start()
-        self._consuming.start()
+        self._start_sessions()
         name = self._find_queue(queue)
         prefetch = self._settings.prefetch if max_calls is None else min(max_calls, 65535)
         intake = self._start_intake(name, prefetch, max_calls)
@@ -405,8 +416,7 @@ class AmqpRpcServer:
             self._stopped.clear()
             if self._own_intake is None:
                 self._own_intake = self._start_intake(self._queue, self._settings.prefetch)
-            self._publishing.start()
-            self._consuming.start()
+            self._start_sessions()
         if not nowait:
             try:
                 self._consuming.wait_ready()
@@ -414,6 +424,21 @@ class AmqpRpcServer:
             except BaseException:
                 self.stop()
                 raise
+
+    def wait_ready(self, timeout: float | None = None) -> bool:
+        """Block until the server takes requests, after `serve`.
+
+        :param timeout: seconds; None: without end.
+        :returns: False when it was not ready by then.
+        :raises AmqpError: the broker refuses the login, the virtual host or a queue.
+        """
+        return self._consuming.wait_ready(Deadline.after(timeout, monotonic())) is not None
+
+    def _start_sessions(self) -> None:
+        if self._introspection is not None:
+            self._introspection.start()
+        self._publishing.start()
+        self._consuming.start()
 
     def prepare_stop(self) -> None:
         """Take no more requests; those that run go on. The first half of a warm shutdown, of which `stop` is the
@@ -468,6 +493,8 @@ class AmqpRpcServer:
             intakes, self._intakes = self._intakes, []
             for intake in intakes:
                 intake.close()
+            if self._introspection is not None:
+                self._introspection.stop()
             self._consuming.stop()
 
     def _check_outside(self) -> None:

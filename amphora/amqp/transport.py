@@ -76,6 +76,17 @@ class Transport:
         """Begin to read."""
         self._reader.start(self._readable)
 
+    def pause(self) -> None:
+        """Read no more: what the peer sends stays in the socket, and then with the peer."""
+        if not self.closed:
+            self._reader.stop()
+
+    def resume(self) -> None:
+        """Read again after `pause`."""
+        if not self.closed:
+            self.last_received = monotonic()  # its silence was this side's doing
+            self._reader.start(self._readable)
+
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def poll(self) -> None:

@@ -1,0 +1,5 @@
+"""``python -m amphora``: the command line."""
+
+from amphora.cli import main
+
+main()

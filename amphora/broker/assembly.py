@@ -1,0 +1,88 @@
+"""A message on its way in: ``basic.publish``, then a header, then bodies; kept as the publisher's own bytes.
+
+Pure. The client's side has `amphora.amqp.content`, which decodes the properties at once; a broker rarely needs them.
+"""
+
+from __future__ import annotations
+
+from amphora.amqp.errors import FrameError, PreconditionFailed, UnexpectedFrame
+
+_EXPECTED_HEADER = 'expected content header for class 60, got %s instead'
+_EXPECTED_BODY = 'expected content body, got non content body frame instead'
+
+
+class Assembly:
+    """The message that is under way on one channel.
+
+    :param max_size: the largest body to accept, in bytes; checked against the header, before anything is kept.
+    """
+
+    __slots__ = ('_body', '_header', '_max_size', '_method', '_missing')
+
+    def __init__(self, max_size: int) -> None:
+        self._max_size = max_size
+        self._method: bytes | None = None
+        self._header: bytes | None = None
+        self._missing = 0
+        self._body: list[bytes] = []
+
+    def check_method(self) -> None:
+        """A method frame has come.
+
+        :raises UnexpectedFrame: a message is under way.
+        """
+        if self._method is not None:
+            if self._header is None:
+                raise UnexpectedFrame(_EXPECTED_HEADER % 'non content header frame')
+            raise UnexpectedFrame(_EXPECTED_BODY)
+
+    def begin(self, method: bytes) -> None:
+        """A method has announced a message."""
+        self.check_method()
+        self._method = method
+
+    def header(self, payload: bytes) -> bool:
+        """The content header has come; True when there is no body to wait for.
+
+        :raises UnexpectedFrame: no method announced it.
+        :raises FrameError: it cannot be decoded.
+        :raises PreconditionFailed: the body is too large.
+        """
+        if self._method is None:
+            raise UnexpectedFrame('expected method frame, got non method frame instead')
+        if self._header is not None:
+            raise UnexpectedFrame(_EXPECTED_BODY)
+        if len(payload) < 14:
+            raise FrameError('a content header of %d bytes' % len(payload))
+        class_id = payload[0] << 8 | payload[1]
+        if class_id != 60:
+            raise UnexpectedFrame(_EXPECTED_HEADER % ('one for class %d' % class_id))
+        size = int.from_bytes(payload[4:12], 'big')
+        if size > self._max_size:
+            raise PreconditionFailed('message size %d is larger than configured max size %d' % (size, self._max_size))
+        self._header, self._missing = payload, size
+        return size == 0
+
+    def body(self, payload: bytes) -> bool:
+        """A piece of the body has come; True when it was the last.
+
+        :raises UnexpectedFrame: no header came before, or the body is longer than it said.
+        """
+        if self._method is None:
+            raise UnexpectedFrame('expected method frame, got non method frame instead')
+        if self._header is None:
+            raise UnexpectedFrame(_EXPECTED_HEADER % 'non content header frame')
+        self._missing -= len(payload)
+        if self._missing < 0:
+            raise UnexpectedFrame(_EXPECTED_BODY)
+        if payload:  # empty pieces are legal and endless
+            self._body.append(payload)
+        return self._missing == 0
+
+    def take(self) -> tuple[bytes, bytes, bytes]:
+        """The payloads of method and header, and the body; free for the next message."""
+        method, header, body = self._method, self._header, self._body
+        assert method is not None
+        assert header is not None
+        self._method, self._header, self._body = None, None, []
+        return method, header, body[0] if len(body) == 1 else b''.join(body)

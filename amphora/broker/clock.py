@@ -1,0 +1,53 @@
+"""Calls virtual hosts when their queues' deadlines have come: one timer for all of them."""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from itertools import count
+from time import monotonic
+
+import gevent
+
+from amphora.broker.queues import Queue
+from amphora.broker.vhost import VirtualHost
+
+
+class Clock:
+    """Watches deadlines of queues."""
+
+    def __init__(self) -> None:
+        self._loop = gevent.get_hub().loop
+        self._timer = self._loop.timer(0)
+        self._due: list[tuple[float, int, VirtualHost, Queue]] = []
+        # Queues cannot be compared; of two with the same deadline the first is served first.
+        self._order = count()
+
+    def watch(self, vhost: VirtualHost, queue: Queue, at: float) -> None:
+        """Call `VirtualHost.tick` for a queue when it is time.
+
+        :param at: seconds, of `time.monotonic`.
+        """
+        heappush(self._due, (at, next(self._order), vhost, queue))
+        if self._due[0][3] is queue:
+            self._arm()
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._due.clear()
+        self._timer.stop()
+        self._timer.close()
+
+    def _arm(self) -> None:
+        self._timer.stop()
+        if self._due:
+            # The loop's own time lags behind while it works: without this the timer would fire too early.
+            self._loop.update_now()
+            self._timer = self._loop.timer(max(0.0, self._due[0][0] - monotonic()))
+            self._timer.start(self._ring)
+
+    def _ring(self) -> None:
+        now = monotonic()
+        while self._due and self._due[0][0] <= now:
+            _, _, vhost, queue = heappop(self._due)
+            vhost.tick(queue, now)
+        self._arm()

@@ -1,0 +1,464 @@
+"""A client's connection: handshake, tune, heartbeat, blocking, close; and which channel a frame is for.
+
+Everything runs in gevent's hub, in the callback that received the bytes, and nothing blocks: a piece of the stream is
+taken apart, each frame has its effect on queues and on other connections' writers, and the confirms it earned leave
+together at its end.
+
+Source: AMQP 0-9-1 section 2.2.4 ("The connection class") and RabbitMQ's extensions of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from pamqp import base, commands
+
+from amphora.amqp import frames, heartbeat
+from amphora.amqp.errors import (
+    ChannelClosed,
+    ChannelNumberError,
+    Closed,
+    CommandInvalid,
+    FrameError,
+    InternalError,
+    LoginRefused,
+    NotAllowed,
+    UnexpectedFrame,
+)
+from amphora.amqp.transport import Transport
+from amphora.broker.channel import Channel
+from amphora.broker.consumer import Gate
+from amphora.broker.login import MECHANISMS, log_in
+from amphora.broker.wire import reply_text
+
+if TYPE_CHECKING:
+    from amphora.broker.server import Broker
+    from amphora.broker.vhost import VirtualHost
+
+logger = logging.getLogger('amphora.broker')
+
+#: unsent bytes above which a connection's consumers get nothing more
+HIGH_WATER = 1048576
+# Unsent bytes above which the connection is not even read: it asks and does not listen.
+_DEAF = 16777216
+#: seconds that a client has to answer connection.close
+CLOSE_TIMEOUT = 10.0
+
+
+class State(Enum):
+    """Where a connection is; its value says what is waited for."""
+
+    HEADER = 'the protocol header'
+    START = 'connection.start-ok'
+    TUNE = 'connection.tune-ok'
+    OPEN = 'connection.open'
+    RUNNING = 'anything'
+    CLOSING = 'connection.close-ok'
+    ENDED = 'nothing'
+
+
+class Connection:
+    """A connection that a client has made.
+
+    :param broker: whose clients' connection it is.
+    :param sock: the accepted gevent socket.
+    :param peer: the client's address.
+    """
+
+    def __init__(self, broker: Broker, sock: Any, peer: tuple[str, int]) -> None:
+        self.broker = broker
+        self.limits = broker.limits
+        self.peer = peer
+        self.user = ''
+        self.client_properties: dict[str, Any] = {}
+        self.frame_max = self.limits.frame_max
+        self.gate = Gate()
+        self.vhost: VirtualHost
+        self._state = State.HEADER
+        self._channel_max = self.limits.channel_max
+        self._heartbeat = 0
+        self._greeting = b''
+        self._channels: dict[int, Channel] = {}
+        self._splitter = frames.Splitter()
+        self._garbled = False
+        self._unflushed: dict[Channel, None] = {}
+        self._publishes = False
+        self._told_blocked = False
+        self._paused: set[str] = set()
+        # What the lever `delay` holds back: when it may be looked at, and what it is.
+        self._late: deque[tuple[float, bytes]] = deque()
+        loop = gevent.get_hub().loop
+        self._late_timer = loop.timer(0)
+        self._watch = loop.timer(self.limits.handshake_timeout)
+        self._watch.start(self._give_up, 'the handshake took too long')
+        self.transport = Transport(sock, self._received, self._lost, self._drained, high_water=HIGH_WATER)
+        self.transport.start()
+
+    def __repr__(self) -> str:
+        return '<Connection %s:%d %s %s>' % (*self.peer[:2], self.user, self._state.name)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the handshake is over and nobody has closed it."""
+        return self._state is State.RUNNING
+
+    # -- bytes in ------------------------------------------------------------------------------------------------------
+
+    def _received(self, data: bytes) -> None:
+        delay = self.broker.delay_seconds
+        if delay or self._late:
+            self._late.append((monotonic() + delay, data))
+            if len(self._late) == 1:
+                self._wait_for_late()
+        else:
+            self._process(data)
+
+    def _wait_for_late(self) -> None:
+        self._late_timer.stop()
+        self._late_timer = gevent.get_hub().loop.timer(max(0.0, self._late[0][0] - monotonic()))
+        self._late_timer.start(self._process_late)
+
+    def _process_late(self) -> None:
+        _, data = self._late[0]
+        self._process(data)
+        if self._late:  # empty when the connection has ended meanwhile
+            self._late.popleft()
+        if self._late:
+            self._wait_for_late()
+
+    def _process(self, data: bytes) -> None:
+        if self._garbled:
+            return
+        method = b''
+        try:
+            if self._state is State.HEADER:
+                data = self._greet(data)
+            for kind, number, payload in self._splitter.feed(data):
+                if kind == frames.METHOD:
+                    method = payload[:4]
+                self._handle(kind, number, payload)
+                if self._state is State.ENDED:
+                    return
+        except Closed as error:
+            self._refuse(error, method)
+        except Exception:
+            # A fault of the broker's costs one connection, as it does with RabbitMQ.
+            logger.exception('%r: internal error', self)
+            self._refuse(InternalError(''), method)
+        if self._unflushed:
+            for channel in self._unflushed:
+                channel.flush_confirms()
+            self._unflushed.clear()
+        if self.transport.unsent > _DEAF:
+            self._pause('congested')
+
+    def _greet(self, data: bytes) -> bytes:
+        """Take the protocol header; gives what came behind it."""
+        self._greeting += data
+        expected = frames.PROTOCOL_HEADER
+        if not expected.startswith(self._greeting[:8]):
+            self.transport.write(expected)
+            self._end(logging.WARNING, 'the client does not speak AMQP 0-9-1: %r' % self._greeting[:8])
+            return b''
+        if len(self._greeting) < 8:
+            return b''
+        self._state = State.START
+        self.say(
+            commands.Connection.Start,
+            version_major=0,
+            version_minor=9,
+            server_properties=self.broker.server_properties,
+            mechanisms=' '.join(MECHANISMS),
+            locales='en_US',
+        )
+        return self._greeting[8:]
+
+    def _handle(self, kind: int, number: int, payload: bytes) -> None:
+        if number:
+            if self._state is State.RUNNING:
+                self._handle_channel(kind, number, payload)
+            elif self._state is not State.CLOSING:
+                raise CommandInvalid('a frame for channel %d; expected %s' % (number, self._state.value))
+        elif kind == frames.METHOD:
+            method: Any = frames.decode_method(payload)
+            self._on_method(method)
+        elif kind != frames.HEARTBEAT and self._state is not State.CLOSING:
+            raise UnexpectedFrame('a frame of type %d on channel 0' % kind)
+
+    def _handle_channel(self, kind: int, number: int, payload: bytes) -> None:
+        channel = self._channels.get(number)
+        if channel is None:
+            if kind == frames.HEARTBEAT:
+                raise UnexpectedFrame('a heartbeat on channel %d' % number)
+            if kind != frames.METHOD or payload[:4] != _CHANNEL_OPEN:
+                if kind == frames.METHOD and payload[:4] == _CHANNEL_CLOSE_OK:
+                    return  # the second of two, after both sides have closed
+                raise ChannelNumberError("expected 'channel.open'")
+            if len(self._channels) >= self._channel_max:
+                raise NotAllowed(
+                    'number of channels opened (%d) has reached the negotiated channel_max (%d)'
+                    % (len(self._channels), self._channel_max)
+                )
+            channel = self._channels[number] = Channel(self, number)
+            channel.say(commands.Channel.OpenOk)
+            return
+        try:
+            channel.handle(kind, payload)
+        except ChannelClosed as error:
+            logger.info('%r: channel %d: %s', self, number, error)
+            method = payload[:4] if kind == frames.METHOD else frames.BASIC_PUBLISH
+            channel.refuse(error, *_ids(method))
+
+    # -- bytes out -----------------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send whole frames; never blocks."""
+        self.transport.write(data)
+
+    def deliver(self, data: bytes) -> None:
+        """Send a delivery; when too much is unsent then, no more come until the client has read some."""
+        transport = self.transport
+        transport.write(data)
+        if transport.congested:
+            self.gate.open = False
+
+    def say(self, method: type[base.Frame], **fields: Any) -> None:
+        """Send a method on channel 0."""
+        self.transport.write(frames.encode_method(0, method, **fields))
+
+    def flush_later(self, channel: Channel) -> None:
+        """Have a channel tell its confirms at the end of what is being processed."""
+        self._unflushed[channel] = None
+
+    def _drained(self) -> None:
+        self._resume('congested')
+        if not self.gate.open:
+            self.gate.open = True
+            for channel in list(self._channels.values()):
+                channel.wake()
+
+    # -- the connection's own methods ----------------------------------------------------------------------------------
+
+    def _on_method(self, method: Any) -> None:
+        kind = type(method)
+        if kind is commands.Connection.Close:
+            self._release()
+            self.say(commands.Connection.CloseOk)
+            self._end(logging.DEBUG, 'closed by the client: %d %s' % (method.reply_code, method.reply_text))
+        elif kind is commands.Connection.CloseOk:
+            self._end(logging.DEBUG, 'closed by the broker')
+        elif self._state is not State.CLOSING:
+            handler = _HANDLERS.get((self._state, kind))
+            if handler is None:
+                if self._state is State.RUNNING:
+                    raise ChannelNumberError('unexpected method in connection state running')
+                raise CommandInvalid('%s; expected %s' % (method.name, self._state.value))
+            handler(self, method)
+
+    def _on_start_ok(self, method: Any) -> None:
+        self.client_properties = method.client_properties
+        try:
+            self.user = log_in(method.mechanism, method.response, self.broker.users, self.peer[0])
+        except LoginRefused as error:
+            if not self.client_can('authentication_failure_close'):
+                # It would take a close for a broken connection (https://www.rabbitmq.com/docs/auth-notification).
+                self._end(logging.WARNING, 'login refused: %s' % error.text)
+                return
+            raise
+        self._state = State.TUNE
+        self.say(
+            commands.Connection.Tune,
+            channel_max=self.limits.channel_max,
+            frame_max=self.limits.frame_max,
+            heartbeat=self.limits.heartbeat,
+        )
+
+    def _on_tune_ok(self, method: commands.Connection.TuneOk) -> None:
+        for name, told, ours, least in (
+            ('channel_max', method.channel_max, self.limits.channel_max, 1),
+            ('frame_max', method.frame_max, self.limits.frame_max, frames.FRAME_MIN_SIZE),
+        ):
+            if ours and (told == 0 or told > ours):
+                raise NotAllowed(
+                    'negotiated %s = %d%s is higher than the maximum allowed value (%d)'
+                    % (name, told, '' if told else ' (no limit)', ours)
+                )
+            if 0 < told < least:
+                raise NotAllowed(
+                    'negotiated %s = %d is lower than the minimum allowed value (%d)' % (name, told, least)
+                )
+        self._channel_max = method.channel_max
+        self.frame_max = self._splitter.frame_max = method.frame_max
+        self._heartbeat = method.heartbeat
+        self._state = State.OPEN
+        if self._heartbeat:
+            heartbeat.sender.add(self.transport, self._heartbeat)
+
+    def _on_open(self, method: commands.Connection.Open) -> None:
+        name = method.virtual_host
+        vhost = self.broker.vhosts.get(name)
+        if vhost is None:
+            raise NotAllowed('vhost %s not found' % name)
+        if self.broker.running_connections >= self.limits.connections:
+            raise NotAllowed(
+                "access to vhost '%s' refused for user '%s': connection limit (%d) is reached"
+                % (name, self.user, self.limits.connections)
+            )
+        self.vhost = vhost
+        self._state = State.RUNNING
+        self._watch.stop()
+        if self._heartbeat:
+            self._watch = gevent.get_hub().loop.timer(self._heartbeat / 2, self._heartbeat / 2)
+            self._watch.start(self._check_peer)
+        self.say(commands.Connection.OpenOk)
+        logger.debug('%r: open, virtual host %r', self, name)
+
+    def _on_update_secret(self, method: commands.Connection.UpdateSecret) -> None:
+        self.say(commands.Connection.UpdateSecretOk)
+
+    def client_can(self, capability: str) -> bool:
+        """Whether the client says that it knows one of RabbitMQ's extensions."""
+        capabilities = self.client_properties.get('capabilities')
+        return isinstance(capabilities, dict) and capabilities.get(capability) is True
+
+    def _check_peer(self) -> None:
+        if self._paused or self._late:
+            return  # its heartbeats wait to be read
+        if monotonic() - self.transport.last_received <= 2 * self._heartbeat:
+            return
+        # The hub may have been busy for long: what came meanwhile still waits to be read.
+        self.transport.poll()
+        if monotonic() - self.transport.last_received > 2 * self._heartbeat:
+            self._give_up('missed heartbeats from client, timeout: %ds' % self._heartbeat)
+
+    # -- blocking ------------------------------------------------------------------------------------------------------
+
+    def has_published(self) -> None:
+        """A message has come: from now on the connection is a publisher's, which an alarm is for."""
+        if not self._publishes:
+            self._publishes = True
+            self.heed_alarm()
+
+    def heed_alarm(self) -> None:
+        """Stop reading, or go on, as the broker's alarm says (https://www.rabbitmq.com/docs/connection-blocked)."""
+        if not self.is_running:
+            return
+        reason = self.broker.alarm
+        if reason is None:
+            self._resume('blocked')
+            if self._told_blocked:
+                self._told_blocked = False
+                self.say(commands.Connection.Unblocked)
+        elif self._publishes:
+            self._pause('blocked')
+            if not self._told_blocked and self.client_can('connection.blocked'):
+                self._told_blocked = True
+                self.say(commands.Connection.Blocked, reason=reason)
+
+    def _pause(self, reason: str) -> None:
+        if not self._paused:
+            self.transport.pause()
+        self._paused.add(reason)
+
+    def _resume(self, reason: str) -> None:
+        if reason in self._paused:
+            self._paused.discard(reason)
+            if not self._paused:
+                self.transport.resume()
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def forget(self, channel: Channel) -> None:
+        """A channel is closed; its number is free again."""
+        self._channels.pop(channel.id, None)
+        self._unflushed.pop(channel, None)
+
+    def close(self, error: Closed, class_id: int = 0, method_id: int = 0) -> None:
+        """Close the connection and tell the client why."""
+        if self._state in (State.CLOSING, State.ENDED):
+            return
+        if self._state is State.HEADER:
+            self._end(logging.DEBUG, error.text)
+            return
+        self._release()
+        self._state = State.CLOSING
+        self.say(
+            commands.Connection.Close,
+            reply_code=error.code,
+            reply_text=reply_text(error),
+            class_id=class_id,
+            method_id=method_id,
+        )
+        # A client that is not read would never be heard to answer.
+        self._paused.clear()
+        self.transport.resume()
+        self._watch.stop()
+        self._watch = gevent.get_hub().loop.timer(CLOSE_TIMEOUT)
+        self._watch.start(self._give_up, 'no answer to connection.close')
+
+    def drop(self) -> None:
+        """Hang up without a word."""
+        self._end(logging.INFO, 'dropped')
+
+    def _refuse(self, error: Closed, method: bytes) -> None:
+        if self._state is State.CLOSING:
+            self._give_up('%s, while closing' % error)
+            return
+        logger.warning('%r: %s', self, error)
+        # After a frame that makes no sense nothing behind it can be told apart, not even the client's close-ok.
+        self._garbled = isinstance(error, FrameError)
+        is_about_a_method = method and not self._garbled and not isinstance(error, LoginRefused)
+        self.close(error, *(_ids(method) if is_about_a_method else (0, 0)))
+
+    def _give_up(self, why: str) -> None:
+        self._end(logging.WARNING, why)
+
+    def _lost(self, error: Exception) -> None:
+        self._end(logging.INFO, 'lost: %s' % error)
+
+    def _release(self) -> None:
+        """Give back everything that the client has: consumers, deliveries, exclusive queues."""
+        if self._state is not State.RUNNING:
+            return
+        # What goes back to a queue must not come to another channel of this connection.
+        self.gate.open = False
+        channels, self._channels = self._channels, {}
+        for channel in channels.values():
+            channel.end()
+        self.vhost.remove_owned(self)
+
+    def _end(self, level: int, why: str) -> None:
+        if self._state is State.ENDED:
+            return
+        logger.log(level, '%r: %s', self, why)
+        self._release()
+        self._state = State.ENDED
+        self._late.clear()
+        for timer in (self._late_timer, self._watch):
+            timer.stop()
+        heartbeat.sender.remove(self.transport)
+        self.transport.flush()
+        self.transport.close()
+        self.broker.forget(self)
+
+
+def _ids(method: bytes) -> tuple[int, int]:
+    """Class and method number, of the first four bytes of a method's payload."""
+    return int.from_bytes(method[:2], 'big'), int.from_bytes(method[2:4], 'big')
+
+
+_CHANNEL_OPEN, _CHANNEL_CLOSE_OK = b'\x00\x14\x00\x0a', b'\x00\x14\x00\x29'
+
+# Where the connection is, what has come -> what is done.
+_HANDLERS: dict[tuple[State, type[base.Frame]], Callable[[Connection, Any], None]] = {
+    (State.START, commands.Connection.StartOk): Connection._on_start_ok,
+    (State.TUNE, commands.Connection.TuneOk): Connection._on_tune_ok,
+    (State.OPEN, commands.Connection.Open): Connection._on_open,
+    (State.RUNNING, commands.Connection.UpdateSecret): Connection._on_update_secret,
+}
