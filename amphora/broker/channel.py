@@ -209,9 +209,10 @@ class Channel:
             self._credit.limit = asked.prefetch_count
         else:
             self._prefetch = asked.prefetch_count
+            # As with RabbitMQ, whoever limits consumers lifts the limit of their channel.
+            self._credit.limit = 0
         self.say(commands.Basic.QosOk)
-        if asked.global_:
-            self.wake()
+        self.wake()
 
     def _on_consume(self, asked: Any) -> None:
         tag = asked.consumer_tag or 'amq.ctag-' + secrets.token_urlsafe(16)

@@ -100,7 +100,7 @@ class VirtualHost:
             self.exchange(name)
             return
         if kind not in TYPES:
-            raise CommandInvalid("invalid exchange type '%s'" % kind)
+            raise CommandInvalid("unknown exchange type '%s'" % kind)
         arguments = arguments or {}
         what = "exchange '%s'" % name
         current = self.exchanges.get(name)
@@ -421,7 +421,8 @@ class VirtualHost:
             consumer = self.reply_consumers.get(message.routing_key)
             if consumer is not None:
                 consumer(message.without_bcc())
-            return consumer is not None, True
+            # Delivered or not, it counts as not routed (https://www.rabbitmq.com/docs/direct-reply-to#limitations).
+            return False, True
         return self._enqueue(message, self.route(exchange, message), now)
 
     def _enqueue(self, message: StoredMessage, queues: Iterable[Queue], now: float) -> tuple[bool, bool]:
