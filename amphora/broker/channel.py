@@ -34,8 +34,8 @@ from amphora.broker.consumer import Consumer, Credit
 from amphora.broker.declarations import HANDLERS as DECLARATIONS
 from amphora.broker.outstanding import Outstanding, OutstandingDeliveries, by_queue
 from amphora.broker.queues import Entry, Queue
+from amphora.broker.routing import REPLY_TO
 from amphora.broker.stored import StoredMessage
-from amphora.broker.vhost import REPLY_TO
 from amphora.broker.wire import decode_publish, deliver_prefix, encode_deliver, encode_get_ok, encode_return, reply_text
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Channel:
         connection.has_published()
         message = StoredMessage(exchange, routing_key, header, body, address)
         message.check(connection.user)
-        if message.reply_to == REPLY_TO:
+        if message.is_answered_at(REPLY_TO):
             if not self._reply_name:
                 raise PreconditionFailed('fast reply consumer does not exist')
             message = message.changed(reply_to=self._reply_name)
