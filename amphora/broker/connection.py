@@ -241,7 +241,7 @@ class Connection:
         if not self.gate.open:
             self.gate.open = True
             for channel in list(self._channels.values()):
-                channel.wake()
+                channel.consuming.wake()
 
     # -- the connection's own methods ----------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pamqp import base, commands
 
-from amphora.broker.vhost import REPLY_TO
+from amphora.broker.routing import REPLY_TO
 
 if TYPE_CHECKING:
     from amphora.broker.channel import Channel

@@ -109,10 +109,11 @@ class StoredMessage:
         """Seconds that it lives in a queue; None: as long as the queue lets it."""
         return int(self.properties['expiration']) / 1000 if self.flags & _EXPIRATION else None
 
-    @property
-    def reply_to(self) -> str | None:
-        """Where its answer goes."""
-        return self.properties.get('reply_to') if self.flags & _REPLY_TO else None
+    def is_answered_at(self, name: str) -> bool:
+        """Whether this is where its answer goes; a header that does not contain the name is not decoded."""
+        if not self.flags & _REPLY_TO or name.encode() not in self.header:
+            return False
+        return bool(self.properties.get('reply_to') == name)
 
     def check(self, user: str) -> None:
         """Refuse what RabbitMQ refuses in a published message.

@@ -1,19 +1,17 @@
-"""A virtual host: names to exchanges, queues and bindings, and from a published message to the queues it is for.
+"""A virtual host: names to exchanges, queues and bindings, and what may be done with them.
 
 Pure: time is handed in as `now`; whoever wants to know of deadlines and cancels hands in callbacks. What a client may
-not do is raised as the exception of the reply code that RabbitMQ answers with, and in its words.
+not do is raised as the exception of the reply code that RabbitMQ answers with, and in its words. Where messages go is
+`amphora.broker.routing`'s business.
 
-Sources: AMQP 0-9-1 section 3.1, https://www.rabbitmq.com/docs/exchanges, /docs/ae, /docs/e2e, /docs/dlx,
-/docs/direct-reply-to.
+Sources: AMQP 0-9-1 section 3.1, https://www.rabbitmq.com/docs/exchanges, /docs/queues.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
-from typing import cast
 
 from amphora.amqp.errors import AccessRefused, CommandInvalid, NotFound, PreconditionFailed, ResourceLocked
 from amphora.broker.arguments import QUEUE_ARGUMENTS, QueueOptions, amqp_type, check_equivalent, check_flag
@@ -21,10 +19,8 @@ from amphora.broker.consumer import Consumer
 from amphora.broker.exchanges import TYPES, X_MATCH, Arguments, DefaultExchange, Exchange, HeadersExchange
 from amphora.broker.meter import Meter
 from amphora.broker.queues import Entry, Queue
+from amphora.broker.routing import Router
 from amphora.broker.stored import StoredMessage
-
-#: where a client consumes to get replies without a queue; with a dot and a token behind it, where they are sent
-REPLY_TO = 'amq.rabbitmq.reply-to'
 
 _PREDECLARED = {
     'amq.direct': 'direct',
@@ -52,7 +48,6 @@ class VirtualHost:
         wall_clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:
         self.name = name
-        self._wall_clock = wall_clock
         self._meter = meter
         self._on_deadline = on_deadline
         self.queues: dict[str, Queue] = {}
@@ -62,9 +57,7 @@ class VirtualHost:
         self.exchanges['amq.rabbitmq.trace'] = TYPES['topic']('amq.rabbitmq.trace', durable=True, internal=True)
         #: direct reply-to: full name -> whoever is handed the replies
         self.reply_consumers: dict[str, Callable[[StoredMessage], None]] = {}
-        # Dead letters that are still to be routed: one may cause the next, and must not do so from within a queue.
-        self._dead: deque[tuple[Queue, StoredMessage, str]] = deque()
-        self._burying = False
+        self._router = Router(self.exchanges, self.reply_consumers, self._watch, wall_clock)
 
     # -- exchanges -----------------------------------------------------------------------------------------------------
 
@@ -100,7 +93,7 @@ class VirtualHost:
             self.exchange(name)
             return
         if kind not in TYPES:
-            raise CommandInvalid("invalid exchange type '%s'" % kind)
+            raise CommandInvalid("unknown exchange type '%s'" % kind)
         arguments = arguments or {}
         what = "exchange '%s'" % name
         current = self.exchanges.get(name)
@@ -279,7 +272,7 @@ class VirtualHost:
             owner=owner if exclusive else None,
             auto_delete=auto_delete,
             arguments=arguments,
-            on_dead=self._died,
+            on_dead=self._router.died,
             meter=self._meter,
         )
         self._watch(queue)
@@ -345,7 +338,7 @@ class VirtualHost:
         else:
             # Where only one consumer is active it may have been this one.
             queue.dispatch(now)
-            self._after(queue, now)
+            self._router.settle(queue, now)
 
     def wake(self, consumer: Consumer, now: float) -> None:
         """A consumer has room: give it what is ready."""
@@ -354,24 +347,24 @@ class VirtualHost:
         if not queue.deleted:
             queue.wake(consumer)
             queue.dispatch(now)
-            self._after(queue, now)
+            self._router.settle(queue, now)
 
     def get(self, queue: Queue, now: float) -> Entry | None:
         """Hand out a queue's first message; None when none is ready."""
         entry = queue.get(now)
-        self._after(queue, now)
+        self._router.settle(queue, now)
         return entry
 
     def requeue(self, queue: Queue, entries: Iterable[Entry], now: float) -> None:
         """Messages that were handed out come back to their places."""
         queue.requeue(entries, now)
-        self._after(queue, now)
+        self._router.settle(queue, now)
 
     def reject(self, queue: Queue, entries: Iterable[Entry], now: float) -> None:
         """Messages that were handed out become dead letters."""
         for entry in entries:
             queue.reject(entry)
-        self._after(queue, now)
+        self._router.settle(queue, now)
 
     def tick(self, queue: Queue, now: float) -> None:
         """The time that `on_deadline` was told has come."""
@@ -382,7 +375,7 @@ class VirtualHost:
             self.remove_queue(queue)
         else:
             queue.expire(now)
-            self._after(queue, now)
+            self._router.settle(queue, now)
 
     def watch_all(self) -> None:
         """Tell of every queue's deadline anew: nobody has watched them for a while."""
@@ -395,13 +388,6 @@ class VirtualHost:
         if deadline is not None and (queue.watched_at is None or deadline < queue.watched_at):
             queue.watched_at = deadline
             self._on_deadline(self, queue, deadline)
-
-    def _after(self, queue: Queue, now: float) -> None:
-        """What has to be done after anything that may have changed a queue's head."""
-        if self._dead:
-            self._route_dead(now)
-        if queue.timed and not queue.deleted:
-            self._watch(queue)
 
     # -- publishing ----------------------------------------------------------------------------------------------------
 
@@ -417,84 +403,7 @@ class VirtualHost:
             raise AccessRefused(
                 "cannot publish to internal exchange '%s' in vhost '%s'" % (message.exchange, self.name)
             )
-        if not message.exchange and message.routing_key.startswith(REPLY_TO):
-            consumer = self.reply_consumers.get(message.routing_key)
-            if consumer is not None:
-                consumer(message.without_bcc())
-            return consumer is not None, True
-        return self._enqueue(message, self.route(exchange, message), now)
-
-    def _enqueue(self, message: StoredMessage, queues: Iterable[Queue], now: float) -> tuple[bool, bool]:
-        routed, taken = False, True
-        visible = message.without_bcc()
-        for queue in queues:
-            routed = True
-            if not queue.publish(visible, now):
-                taken = False
-            if queue.timed or self._dead:
-                self._after(queue, now)
-        return routed, taken
-
-    def route(self, exchange: Exchange, message: StoredMessage) -> Iterable[Queue]:
-        """The queues a message is for, each once."""
-        headers = message.headers
-        queues: dict[Queue, None] = {}
-        seen = {exchange}
-        pending = [exchange]
-        keys = message.routing_keys
-        while pending:
-            source = pending.pop()
-            matched = False
-            for key in keys:
-                for destination in source.match(key, headers):
-                    matched = True
-                    if isinstance(destination, Queue):
-                        queues[destination] = None
-                    elif destination not in seen:
-                        # Exchanges may be bound in a circle: each is passed once.
-                        seen.add(cast(Exchange, destination))
-                        pending.append(cast(Exchange, destination))
-            if not matched and source.alternate is not None:
-                alternate = self.exchanges.get(source.alternate)
-                if alternate is not None and alternate not in seen:
-                    seen.add(alternate)
-                    pending.append(alternate)
-        return queues
-
-    # -- dead letters --------------------------------------------------------------------------------------------------
-
-    def _died(self, queue: Queue, message: StoredMessage, reason: str) -> None:
-        if queue.options.dead_letter_exchange is not None:
-            self._dead.append((queue, message, reason))
-
-    def _route_dead(self, now: float) -> None:
-        if self._burying:
-            return
-        self._burying = True
-        try:
-            while self._dead:
-                queue, message, reason = self._dead.popleft()
-                self._route_dead_letter(queue, message, reason, now)
-        finally:
-            self._burying = False
-
-    def _route_dead_letter(self, queue: Queue, message: StoredMessage, reason: str, now: float) -> None:
-        options = queue.options
-        assert options.dead_letter_exchange is not None
-        exchange = self.exchanges.get(options.dead_letter_exchange)
-        if exchange is None:
-            return
-        letter = message.died(
-            queue.name,
-            reason,
-            options.dead_letter_exchange,
-            options.dead_letter_routing_key,
-            self._wall_clock(),
-        )
-        queues: Iterable[Queue] = self.route(exchange, letter)
-        if reason != 'rejected':
-            queues = [each for each in queues if not letter.has_cycled(each.name)]
-        self._enqueue(letter, queues, now)
+        return self._router.publish(exchange, message, now)
 
 
 def _not_reserved(what: str, name: str) -> None:
