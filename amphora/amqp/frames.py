@@ -18,6 +18,7 @@ from typing import Any, cast
 from pamqp import base, commands, decode, encode
 
 from amphora.amqp.errors import FrameError, SyntaxError_
+from amphora.amqp.tables import encode_table
 
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 
@@ -74,7 +75,7 @@ def field_table(table: dict[str, Any] | None, what: str) -> bytes:
         if len(short_string(name, 'a name in %s' % what)) > 129:
             raise ValueError('the name %r in %s is longer than 128 bytes' % (name[:40] + '...', what))
     try:
-        return encode.field_table(cast(Any, table))
+        return encode_table(table)
     except (TypeError, ValueError, struct.error, RecursionError) as error:
         raise ValueError('%s cannot be encoded: %s' % (what, error)) from error
 
