@@ -34,20 +34,23 @@ class Clock:
     def close(self) -> None:
         """Watch no more."""
         self._due.clear()
-        self._timer.stop()
         self._timer.close()
 
     def _arm(self) -> None:
-        self._timer.stop()
-        if self._due:
-            # The loop's own time lags behind while it works: without this the timer would fire too early.
-            self._loop.update_now()
-            self._timer = self._loop.timer(max(0.0, self._due[0][0] - monotonic()))
-            self._timer.start(self._ring)
+        if not self._due:
+            self._timer.stop()
+            return
+        self._timer.close()
+        # The loop's own time lags behind while it works: without this the timer would fire too early.
+        self._loop.update_now()
+        self._timer = self._loop.timer(max(0.0, self._due[0][0] - monotonic()))
+        self._timer.start(self._ring)
 
     def _ring(self) -> None:
         now = monotonic()
-        while self._due and self._due[0][0] <= now:
-            _, _, vhost, queue = heappop(self._due)
-            vhost.tick(queue, now)
-        self._arm()
+        try:
+            while self._due and self._due[0][0] <= now:
+                _, _, vhost, queue = heappop(self._due)
+                vhost.tick(queue, now)
+        finally:
+            self._arm()

@@ -34,7 +34,7 @@ from amphora.amqp.errors import (
 from amphora.amqp.transport import Transport
 from amphora.broker.channel import Channel
 from amphora.broker.consumer import Gate
-from amphora.broker.login import MECHANISMS, log_in
+from amphora.broker.handshake import Handshake
 from amphora.broker.wire import reply_text
 
 if TYPE_CHECKING:
@@ -55,9 +55,7 @@ class State(Enum):
     """Where a connection is; its value says what is waited for."""
 
     HEADER = 'the protocol header'
-    START = 'connection.start-ok'
-    TUNE = 'connection.tune-ok'
-    OPEN = 'connection.open'
+    HANDSHAKE = 'the end of the handshake'
     RUNNING = 'anything'
     CLOSING = 'connection.close-ok'
     ENDED = 'nothing'
@@ -75,15 +73,12 @@ class Connection:
         self.broker = broker
         self.limits = broker.limits
         self.peer = peer
-        self.user = ''
-        self.client_properties: dict[str, Any] = {}
         self.frame_max = self.limits.frame_max
         self.gate = Gate()
         self.vhost: VirtualHost
         self._state = State.HEADER
-        self._channel_max = self.limits.channel_max
-        self._heartbeat = 0
         self._greeting = b''
+        self._handshake = Handshake(broker, peer[0], self.say)
         self._channels: dict[int, Channel] = {}
         self._splitter = frames.Splitter()
         self._garbled = False
@@ -104,6 +99,11 @@ class Connection:
         return '<Connection %s:%d %s %s>' % (*self.peer[:2], self.user, self._state.name)
 
     @property
+    def user(self) -> str:
+        """Whom the client logged in as."""
+        return self._handshake.user
+
+    @property
     def is_running(self) -> bool:
         """Whether the handshake is over and nobody has closed it."""
         return self._state is State.RUNNING
@@ -120,7 +120,7 @@ class Connection:
             self._process(data)
 
     def _wait_for_late(self) -> None:
-        self._late_timer.stop()
+        self._late_timer.close()
         self._late_timer = gevent.get_hub().loop.timer(max(0.0, self._late[0][0] - monotonic()))
         self._late_timer.start(self._process_late)
 
@@ -155,7 +155,8 @@ class Connection:
             for channel in self._unflushed:
                 channel.flush_confirms()
             self._unflushed.clear()
-        if self.transport.unsent > _DEAF:
+        # Asked for `congested` it tells when that is over, so the order matters.
+        if self.transport.congested and self.transport.unsent > _DEAF:
             self._pause('congested')
 
     def _greet(self, data: bytes) -> bytes:
@@ -168,15 +169,8 @@ class Connection:
             return b''
         if len(self._greeting) < 8:
             return b''
-        self._state = State.START
-        self.say(
-            commands.Connection.Start,
-            version_major=0,
-            version_minor=9,
-            server_properties=self.broker.server_properties,
-            mechanisms=' '.join(MECHANISMS),
-            locales='en_US',
-        )
+        self._state = State.HANDSHAKE
+        self._handshake.begin()
         return self._greeting[8:]
 
     def _handle(self, kind: int, number: int, payload: bytes) -> None:
@@ -200,10 +194,10 @@ class Connection:
                 if kind == frames.METHOD and payload[:4] == _CHANNEL_CLOSE_OK:
                     return  # the second of two, after both sides have closed
                 raise ChannelNumberError("expected 'channel.open'")
-            if len(self._channels) >= self._channel_max:
+            if len(self._channels) >= self._handshake.channel_max:
                 raise NotAllowed(
                     'number of channels opened (%d) has reached the negotiated channel_max (%d)'
-                    % (len(self._channels), self._channel_max)
+                    % (len(self._channels), self._handshake.channel_max)
                 )
             channel = self._channels[number] = Channel(self, number)
             channel.say(commands.Channel.OpenOk)
@@ -253,89 +247,46 @@ class Connection:
             self._end(logging.DEBUG, 'closed by the client: %d %s' % (method.reply_code, method.reply_text))
         elif kind is commands.Connection.CloseOk:
             self._end(logging.DEBUG, 'closed by the broker')
-        elif self._state is not State.CLOSING:
-            handler = _HANDLERS.get((self._state, kind))
-            if handler is None:
-                if self._state is State.RUNNING:
-                    raise ChannelNumberError('unexpected method in connection state running')
-                raise CommandInvalid('%s; expected %s' % (method.name, self._state.value))
-            handler(self, method)
+        elif self._state is State.HANDSHAKE:
+            self._handshake.handle(method)
+            if self._handshake.vhost is not None:
+                self._opened(self._handshake.vhost)
+        elif kind is commands.Connection.UpdateSecret:
+            self.say(commands.Connection.UpdateSecretOk)
+        elif self._state is State.RUNNING:
+            raise ChannelNumberError('unexpected method in connection state running')
 
-    def _on_start_ok(self, method: Any) -> None:
-        self.client_properties = method.client_properties
-        try:
-            self.user = log_in(method.mechanism, method.response, self.broker.users, self.peer[0])
-        except LoginRefused as error:
-            if not self.client_can('authentication_failure_close'):
-                # It would take a close for a broken connection (https://www.rabbitmq.com/docs/auth-notification).
-                self._end(logging.WARNING, 'login refused: %s' % error.text)
-                return
-            raise
-        self._state = State.TUNE
-        self.say(
-            commands.Connection.Tune,
-            channel_max=self.limits.channel_max,
-            frame_max=self.limits.frame_max,
-            heartbeat=self.limits.heartbeat,
-        )
-
-    def _on_tune_ok(self, method: commands.Connection.TuneOk) -> None:
-        for name, told, ours, least in (
-            ('channel_max', method.channel_max, self.limits.channel_max, 1),
-            ('frame_max', method.frame_max, self.limits.frame_max, frames.FRAME_MIN_SIZE),
-        ):
-            if ours and (told == 0 or told > ours):
-                raise NotAllowed(
-                    'negotiated %s = %d%s is higher than the maximum allowed value (%d)'
-                    % (name, told, '' if told else ' (no limit)', ours)
-                )
-            if 0 < told < least:
-                raise NotAllowed(
-                    'negotiated %s = %d is lower than the minimum allowed value (%d)' % (name, told, least)
-                )
-        self._channel_max = method.channel_max
-        self.frame_max = self._splitter.frame_max = method.frame_max
-        self._heartbeat = method.heartbeat
-        self._state = State.OPEN
-        if self._heartbeat:
-            heartbeat.sender.add(self.transport, self._heartbeat)
-
-    def _on_open(self, method: commands.Connection.Open) -> None:
-        name = method.virtual_host
-        vhost = self.broker.vhosts.get(name)
-        if vhost is None:
-            raise NotAllowed('vhost %s not found' % name)
-        if self.broker.running_connections >= self.limits.connections:
-            raise NotAllowed(
-                "access to vhost '%s' refused for user '%s': connection limit (%d) is reached"
-                % (name, self.user, self.limits.connections)
-            )
+    def _opened(self, vhost: VirtualHost) -> None:
         self.vhost = vhost
+        self.frame_max = self._splitter.frame_max = self._handshake.frame_max
         self._state = State.RUNNING
-        self._watch.stop()
-        if self._heartbeat:
-            self._watch = gevent.get_hub().loop.timer(self._heartbeat / 2, self._heartbeat / 2)
-            self._watch.start(self._check_peer)
-        self.say(commands.Connection.OpenOk)
-        logger.debug('%r: open, virtual host %r', self, name)
-
-    def _on_update_secret(self, method: commands.Connection.UpdateSecret) -> None:
-        self.say(commands.Connection.UpdateSecretOk)
+        interval = self._handshake.heartbeat
+        if interval:
+            heartbeat.sender.add(self.transport, interval)
+            self._watch_with(interval / 2, interval / 2, self._check_peer)
+        else:
+            self._watch.stop()
+        logger.debug('%r: open, virtual host %r', self, vhost.name)
 
     def client_can(self, capability: str) -> bool:
         """Whether the client says that it knows one of RabbitMQ's extensions."""
-        capabilities = self.client_properties.get('capabilities')
-        return isinstance(capabilities, dict) and capabilities.get(capability) is True
+        return self._handshake.client_can(capability)
+
+    def _watch_with(self, after: float, again: float, watch: Callable[..., None], *args: Any) -> None:
+        self._watch.close()
+        self._watch = gevent.get_hub().loop.timer(after, again)
+        self._watch.start(watch, *args)
 
     def _check_peer(self) -> None:
         if self._paused or self._late:
             return  # its heartbeats wait to be read
-        if monotonic() - self.transport.last_received <= 2 * self._heartbeat:
+        interval = self._handshake.heartbeat
+        if monotonic() - self.transport.last_received <= 2 * interval:
             return
         # The hub may have been busy for long: what came meanwhile still waits to be read.
         self.transport.poll()
-        if monotonic() - self.transport.last_received > 2 * self._heartbeat:
-            self._give_up('missed heartbeats from client, timeout: %ds' % self._heartbeat)
+        if monotonic() - self.transport.last_received > 2 * interval:
+            self._give_up('missed heartbeats from client, timeout: %ds' % interval)
 
     # -- blocking ------------------------------------------------------------------------------------------------------
 
@@ -398,9 +349,7 @@ class Connection:
         # A client that is not read would never be heard to answer.
         self._paused.clear()
         self.transport.resume()
-        self._watch.stop()
-        self._watch = gevent.get_hub().loop.timer(CLOSE_TIMEOUT)
-        self._watch.start(self._give_up, 'no answer to connection.close')
+        self._watch_with(CLOSE_TIMEOUT, 0, self._give_up, 'no answer to connection.close')
 
     def drop(self) -> None:
         """Hang up without a word."""
@@ -409,6 +358,9 @@ class Connection:
     def _refuse(self, error: Closed, method: bytes) -> None:
         if self._state is State.CLOSING:
             self._give_up('%s, while closing' % error)
+            return
+        if self._handshake.is_silent_about(error):
+            self._give_up(error.text)
             return
         logger.warning('%r: %s', self, error)
         # After a frame that makes no sense nothing behind it can be told apart, not even the client's close-ok.
@@ -441,7 +393,7 @@ class Connection:
         self._state = State.ENDED
         self._late.clear()
         for timer in (self._late_timer, self._watch):
-            timer.stop()
+            timer.close()
         heartbeat.sender.remove(self.transport)
         self.transport.flush()
         self.transport.close()
@@ -454,11 +406,3 @@ def _ids(method: bytes) -> tuple[int, int]:
 
 
 _CHANNEL_OPEN, _CHANNEL_CLOSE_OK = b'\x00\x14\x00\x0a', b'\x00\x14\x00\x29'
-
-# Where the connection is, what has come -> what is done.
-_HANDLERS: dict[tuple[State, type[base.Frame]], Callable[[Connection, Any], None]] = {
-    (State.START, commands.Connection.StartOk): Connection._on_start_ok,
-    (State.TUNE, commands.Connection.TuneOk): Connection._on_tune_ok,
-    (State.OPEN, commands.Connection.Open): Connection._on_open,
-    (State.RUNNING, commands.Connection.UpdateSecret): Connection._on_update_secret,
-}
