@@ -23,8 +23,8 @@ $(STAMP): setup.cfg pyproject.toml setup.py
 rabbitmq: ## Install RabbitMQ, unless it is installed
 	tests/install-rabbitmq
 
-demo: venv rabbitmq ## Start a private RabbitMQ, a server and a client, and see calls return
-	$(VENV)/bin/python -m tests.demo
+demo: venv ## Start an embedded broker, a server and a client, and see calls return
+	$(VENV)/bin/amphora demo
 
 test: venv rabbitmq ## Run the tests against a private RabbitMQ (ARGS='-k words -x' goes to pytest)
 	$(VENV)/bin/python -m pytest $(ARGS)

@@ -66,7 +66,7 @@ class AmqpRpcServer:
     :param fresh_greenlets: run each request in a new greenlet. By default greenlets are used again, as threads of a
         pool are: what a function leaves in a `gevent.local` another may find. `contextvars` are each request's own
         either way.
-    :param introspection: answer ``amphora list`` and whoever else asks, see `amphora.introspection`.
+    :param introspection: answer ``amphora list`` and whoever else asks which functions there are.
     :param options: the way to the broker, see `amphora.settings.make_settings`: amqp_url, amqp_host, amqp_port,
         amqp_user, amqp_password, amqp_vhost, amqp_ssl, heartbeat (seconds), prefetch (unacked requests at once),
         persistent, confirm, queue_type.

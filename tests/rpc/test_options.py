@@ -316,7 +316,7 @@ def test_without_persistence_and_confirms_calls_and_deferred_calls_work(
 
 def test_quorum_queues_work(rabbit: RabbitNode, server: Server, client: Client, vhost: str, service: str) -> None:
     options = {'amqp_url': rabbit.url_of(vhost), 'queue_type': 'quorum'}
-    serving = server(add, **options)
+    serving = server(add, introspection=False, **options)
     calling = client(**options)
     assert [calling.call.add(number, 1) for number in range(20)] == list(range(1, 21))
 
