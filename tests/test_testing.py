@@ -27,7 +27,7 @@ from amphora import (
 from amphora.amqp import Connection, ConnectionFailed, LoginRefused
 from amphora.broker import Broker, Limits
 from amphora.testing import running_broker, running_server
-from tests.waiting import wait_for
+from tests.waiting import eventually
 
 
 def add(x, y):
@@ -74,9 +74,9 @@ def live_greenlets():
 def nothing_left():
     sockets_before, greenlets_before = sockets(), live_greenlets()
     yield
-    wait_for(lambda: not live_greenlets() - greenlets_before)
+    eventually(lambda: not live_greenlets() - greenlets_before)
     # A broker that goes on closes its side when it has heard of the other's end.
-    wait_for(lambda: not sockets() - sockets_before)
+    eventually(lambda: not sockets() - sockets_before)
 
 
 # -- running_broker ----------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def test_who_is_refused_comes_in_when_it_accepts_again(broker):
         assert client.call(timeout=5).echo('still connected') == 'still connected'
         broker.drop_connections()
         # The client knows that it is offline when a call ends as one that never left.
-        wait_for(lambda: client._publishing.connection is None)
+        eventually(lambda: client._publishing.connection is None)
         with pytest.raises(NotSent):
             client.call(timeout=0.1).echo('lost')
         held = client.defer.echo('held')
@@ -205,14 +205,14 @@ def test_queues_tells_what_each_queue_has(broker):
     release = Event()
     with running_server([release.wait], service='waits', broker=broker) as client:
         results = [client.defer.wait() for _ in range(3)]
-        wait_for(lambda: broker.queues()['rpc_waits_request'].unacked == 3)
+        eventually(lambda: broker.queues()['rpc_waits_request'].unacked == 3)
         counts = broker.queues()['rpc_waits_request']
         assert (counts.messages, counts.unacked, counts.consumers) == (3, 3, 1)
 
         release.set()
 
         gevent.joinall(results)
-        wait_for(lambda: broker.queues()['rpc_waits_request'] == (0, 0, 1))
+        eventually(lambda: broker.queues()['rpc_waits_request'] == (0, 0, 1))
     assert broker.queues()['rpc_waits_request'] == (0, 0, 0)
 
 
@@ -222,7 +222,7 @@ def test_a_call_to_a_deleted_queue_is_unroutable_until_the_server_has_it_again(b
         with pytest.raises(Unroutable):
             client.call(timeout=5).echo(1)
 
-        wait_for(lambda: 'rpc_gone_request' in broker.queues() and broker.queues()['rpc_gone_request'].consumers)
+        eventually(lambda: 'rpc_gone_request' in broker.queues() and broker.queues()['rpc_gone_request'].consumers)
         assert client.call(timeout=5).echo(2) == 2
 
 
@@ -404,7 +404,7 @@ def test_nothing_is_left_when_the_body_raises(broker):
     with nothing_left():
         with pytest.raises(ZeroDivisionError), running_server([add], broker=broker) as client:
             raise ZeroDivisionError(client.call.add(2, 3))
-        wait_for(lambda: broker.running_connections == 0)
+        eventually(lambda: broker.running_connections == 0)
     assert not refuses(broker)
 
 
@@ -429,7 +429,7 @@ def test_a_function_that_never_returns_does_not_keep_the_test_from_its_end(broke
         with running_server([stuck], broker=broker, stop_timeout=0.1) as client, pytest.raises(NoResult):
             client.call(timeout=0.1).stuck()
         assert ends == [gevent.GreenletExit]
-        wait_for(lambda: broker.running_connections == 0)
+        eventually(lambda: broker.running_connections == 0)
 
 
 def test_a_broker_left_blocked_does_not_keep_the_test_from_its_end(broker):
@@ -438,14 +438,14 @@ def test_a_broker_left_blocked_does_not_keep_the_test_from_its_end(broker):
     with nothing_left():
         with running_server([release.wait], broker=broker, stop_timeout=0.2) as client:
             client.defer.wait()
-            wait_for(lambda: any(counts.unacked for counts in broker.queues().values()))
+            eventually(lambda: any(counts.unacked for counts in broker.queues().values()))
             broker.block()
             client.defer.wait()
             began = monotonic()
         # Besides the three times it waits, closing a connection that is not read from takes a second.
         assert monotonic() - began < 5
         broker.unblock()
-        wait_for(lambda: broker.running_connections == 0)
+        eventually(lambda: broker.running_connections == 0)
 
 
 def test_what_a_function_raises_reaches_the_client_as_from_any_server():

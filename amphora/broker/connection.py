@@ -83,7 +83,6 @@ class Connection:
         self._splitter = frames.Splitter()
         self._garbled = False
         self._unflushed: dict[Channel, None] = {}
-        self._publishes = False
         self._told_blocked = False
         self._paused: set[str] = set()
         # What the lever `delay` holds back: when it may be looked at, and what it is.
@@ -155,8 +154,7 @@ class Connection:
             for channel in self._unflushed:
                 channel.flush_confirms()
             self._unflushed.clear()
-        # Asked for `congested` it tells when that is over, so the order matters.
-        if self.transport.congested and self.transport.unsent > _DEAF:
+        if self.is_deaf:
             self._pause('congested')
 
     def _greet(self, data: bytes) -> bytes:
@@ -221,6 +219,12 @@ class Connection:
         transport.write(data)
         if transport.congested:
             self.gate.open = False
+
+    @property
+    def is_deaf(self) -> bool:
+        """Whether so much is unsent that the client cannot be reading at all."""
+        # Asked for `congested` the transport tells when that is over, so the order matters.
+        return self.transport.congested and self.transport.unsent > _DEAF
 
     def say(self, method: type[base.Frame], **fields: Any) -> None:
         """Send a method on channel 0."""
@@ -291,26 +295,23 @@ class Connection:
     # -- blocking ------------------------------------------------------------------------------------------------------
 
     def has_published(self) -> None:
-        """A message has come: from now on the connection is a publisher's, which an alarm is for."""
-        if not self._publishes:
-            self._publishes = True
-            self.heed_alarm()
-
-    def heed_alarm(self) -> None:
-        """Stop reading, or go on, as the broker's alarm says (https://www.rabbitmq.com/docs/connection-blocked)."""
-        if not self.is_running:
-            return
+        """A message has come. While there is an alarm it is the last for now: nothing more is read
+        (https://www.rabbitmq.com/docs/connection-blocked)."""
         reason = self.broker.alarm
         if reason is None:
+            return
+        self._pause('blocked')
+        if not self._told_blocked and self.client_can('connection.blocked'):
+            self._told_blocked = True
+            self.say(commands.Connection.Blocked, reason=reason)
+
+    def alarm_is_over(self) -> None:
+        """Go on reading."""
+        if self._state is State.RUNNING:
             self._resume('blocked')
             if self._told_blocked:
                 self._told_blocked = False
                 self.say(commands.Connection.Unblocked)
-        elif self._publishes:
-            self._pause('blocked')
-            if not self._told_blocked and self.client_can('connection.blocked'):
-                self._told_blocked = True
-                self.say(commands.Connection.Blocked, reason=reason)
 
     def _pause(self, reason: str) -> None:
         if not self._paused:

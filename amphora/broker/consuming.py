@@ -147,9 +147,11 @@ class Consuming:
         )
 
     def _deliver_reply(self, message: StoredMessage) -> None:
+        connection = self._channel.connection
+        if connection.is_deaf:
+            return  # no queue holds replies, and what nobody reads must not pile up here either
         self._delivery_tag += 1
         prefix = deliver_prefix(self._reply_tag)
-        connection = self._channel.connection
         connection.deliver(
             encode_deliver(self._channel.id, prefix, self._delivery_tag, False, message, connection.frame_max)
         )

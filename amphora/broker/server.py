@@ -201,8 +201,9 @@ class Broker:
                 self,
                 'blocked: %s' % self.alarm if self.alarm else 'free again',
             )
-            for connection in list(self._connections):
-                connection.heed_alarm()
+            if self.alarm is None:
+                for connection in list(self._connections):
+                    connection.alarm_is_over()
 
     # -- looking in, and levers ----------------------------------------------------------------------------------------
 
@@ -255,7 +256,7 @@ class Broker:
         self._server.start()
 
     def block(self, reason: str = 'low on memory') -> None:
-        """Block publishers, as a lack of memory would.
+        """Block publishers, as a lack of memory would: each when it next publishes.
 
         :param reason: what clients are told.
         """

@@ -33,7 +33,7 @@ class Harness:
     def publish(self, *bodies, now=0, **properties):
         return [self.queue.publish(message(body, **properties), now) for body in bodies]
 
-    def consumer(self, tag='c', **options):
+    def consumer(self, tag='c', now=0, **options):
         def deliver(consumer, entry):
             self.delivered.append((tag, entry.message.body.decode()))
             self.entries.append(entry)
@@ -41,7 +41,7 @@ class Harness:
         self.entries = []
         consumer = Consumer(tag, deliver, lambda consumer: None, **options)
         self.queue.add_consumer(consumer, '/')
-        self.queue.dispatch(0)
+        self.queue.dispatch(now)
         return consumer
 
     def drain(self, now=0):
@@ -401,8 +401,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
     @rule()
     def consume_or_cancel(self):
         if self.consumer is None:
-            self.consumer = self.harness.consumer(prefetch=self.prefetch)
-            self.queue.dispatch(self.now)
+            self.consumer = self.harness.consumer(prefetch=self.prefetch, now=self.now)
         else:
             self.queue.remove_consumer(self.consumer, self.now)
             self.queue.requeue(self.harness.entries, self.now)

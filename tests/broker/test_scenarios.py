@@ -798,6 +798,43 @@ def test_properties_arrive_as_they_were_sent(channel, queue):
     assert eventually(lambda: channel.basic.get(name)) == sent
 
 
+@pytest.fixture
+def alarm(kind, request):
+    """Turns the alarm of too little memory on and off."""
+    if kind == 'embedded':
+        broker = request.getfixturevalue('broker')
+        yield lambda on: broker.block() if on else broker.unblock()
+        return
+    node = request.getfixturevalue('rabbit')
+    yield lambda on: node.ctl('set_vm_memory_high_watermark', '0' if on else '0.4')
+    node.ctl('set_vm_memory_high_watermark', '0.4')
+
+
+def test_an_alarm_blocks_a_connection_when_it_publishes(connect, queue, alarm, kind):
+    name = queue()
+    publisher, consumer = connect(), connect()
+    publishing = publisher.channel()
+    publish(publishing, name, 1)
+    got = consume(consumer.channel(), name)
+    eventually(lambda: got)
+
+    alarm(True)
+    settled(publishing)
+    assert publisher.blocked is None
+    publish(publishing, name, 2)
+    eventually(lambda: publisher.blocked == 'low on memory')
+    # Past the client's own good will: the broker does not read either.
+    publishing.publish('', name, {}, b'3')
+    settled(consumer.channel())
+    assert consumer.blocked is None
+    # The embedded broker takes the whole message that it blocks at; RabbitMQ may stop reading in the middle of it.
+    assert len(got) == 2 if kind == 'embedded' else len(got) <= 2
+
+    alarm(False)
+    eventually(lambda: len(got) == 3)
+    assert publisher.blocked is None
+
+
 # -- what differs ------------------------------------------------------------------------------------------------------
 
 
