@@ -80,8 +80,8 @@ def running_server(
     :param broker: an `amphora.broker.Broker` that runs, or the URL of any broker; None: an embedded one of its own.
     :param server_options: more options for `amphora.AmqpRpcServer`; amqp_url: another way to the broker.
     :param client_options: the same for `amphora.AmqpRpcClient`.
-    :param stop_timeout: seconds that functions which still run at the end are given; then GreenletExit is raised in
-        them.
+    :param stop_timeout: seconds that functions which still run at the end are given, after which GreenletExit is raised
+        in them; and that the client, and then the server, wait for a broker that takes nothing.
     :raises TypeError: an argument, a function or an option is of the wrong type.
     :raises ValueError: there is nothing to call, a name is not usable or there twice, or an option makes no sense.
     :raises AmqpError: the broker refuses the login, the virtual host or a queue.
@@ -101,10 +101,10 @@ def running_server(
             server.add_function(calls.follow(function), name)
         client = AmqpRpcClient(service, **{'amqp_url': url, 'autostart': False, **(client_options or {})})
         # Last in, first out: the client is stopped first, then what its calls still do is ended.
-        cleanup.callback(server.stop)
+        cleanup.callback(_stop, server, stop_timeout)
         cleanup.callback(calls.end, stop_timeout)
         cleanup.callback(server.prepare_stop)
-        cleanup.callback(client.stop)
+        cleanup.callback(_stop, client, stop_timeout)
         server.serve()
         client.serve()
         deadline = Deadline.after(CONNECT_TIMEOUT, monotonic())
@@ -112,6 +112,25 @@ def running_server(
             if session.wait_ready(deadline) is None:
                 raise NotSent('no broker within %g s' % CONNECT_TIMEOUT)
         yield client
+
+
+def _stop(part: AmqpRpcClient | AmqpRpcServer, timeout: float) -> None:
+    """Stop a client or server. By themselves they wait for up to half a minute for the broker to confirm what they have
+    sent, which is long for a test that has left it blocked."""
+    stopped = Event()
+
+    def hurry() -> None:
+        if not stopped.wait(timeout):
+            logger.warning('%r: the broker has not confirmed everything in %g s', part, timeout)
+            # What there is no connection for is not waited for.
+            part._publishing.stop()
+
+    hurrying = gevent.spawn(hurry)
+    try:
+        part.stop()
+    finally:
+        stopped.set()
+        hurrying.join()
 
 
 def _url_of(broker: object) -> str:

@@ -9,6 +9,6 @@
 """
 
 from amphora.broker.limits import Limits
-from amphora.broker.server import Broker
+from amphora.broker.server import Broker, QueueCounts
 
-__all__ = ('Broker', 'Limits')
+__all__ = ('Broker', 'Limits', 'QueueCounts')

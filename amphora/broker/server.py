@@ -10,7 +10,7 @@ import platform
 import socket as stdlib_socket
 from collections.abc import Iterable, Mapping
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import gevent
@@ -23,12 +23,15 @@ from amphora.broker.connection import Connection
 from amphora.broker.limits import Limits
 from amphora.broker.meter import Meter
 from amphora.broker.vhost import VirtualHost
+from amphora.checks import check_integer, check_seconds
 
 logger = logging.getLogger('amphora.broker')
 
 # Sockets beyond the limit of connections: those that are still to say who they are.
 _HANDSHAKING = 64
 _BACKLOG = 1024
+# The longest `delay`, in seconds: a day.
+_MAX_DELAY = 86400
 # How often `stop` looks whether the clients have gone, in seconds.
 _POLL = 0.005
 # What clients look for before they use an extension (https://www.rabbitmq.com/docs/connections#capabilities).
@@ -48,6 +51,19 @@ _CAPABILITIES = dict.fromkeys(
 )
 
 
+class QueueCounts(NamedTuple):
+    """What a queue has.
+
+    :ivar messages: ready and unacked together.
+    :ivar unacked: those that a consumer has and has not acked.
+    :ivar consumers: how many there are.
+    """
+
+    messages: int
+    unacked: int
+    consumers: int
+
+
 class Broker:
     """An AMQP 0-9-1 broker in this process, as RabbitMQ is one on a machine.
 
@@ -62,6 +78,8 @@ class Broker:
     :param users: name -> password. The user guest may come from this machine only.
     :param vhosts: names of the virtual hosts; every user may do everything in each.
     :param limits: see `amphora.broker.limits.Limits`.
+    :raises TypeError: an option is of the wrong type.
+    :raises ValueError: the port is none.
     """
 
     def __init__(
@@ -72,8 +90,10 @@ class Broker:
         vhosts: Iterable[str] = ('/',),
         limits: Limits | None = None,
     ) -> None:
+        if isinstance(vhosts, str):
+            raise TypeError('vhosts must be several names, not the text %r' % vhosts)
         self.host = host
-        self.port = port
+        self.port = check_integer(port, 'port', 0, 65535)
         self.users = dict(users) if users is not None else {'guest': 'guest'}
         self.limits = limits or Limits()
         self.meter = Meter(self.limits.memory, self._on_memory)
@@ -186,11 +206,14 @@ class Broker:
 
     # -- looking in, and levers ----------------------------------------------------------------------------------------
 
-    def queues(self, vhost: str = '/') -> dict[str, tuple[int, int, int]]:
+    def queues(self, vhost: str = '/') -> dict[str, QueueCounts]:
         """Each queue's name, with its messages (ready and unacked together), those of them that are unacked, and its
-        consumers."""
+        consumers.
+
+        :raises KeyError: there is no such virtual host.
+        """
         return {
-            name: (queue.ready + queue.unacked, queue.unacked, len(queue.consumers))
+            name: QueueCounts(queue.ready + queue.unacked, queue.unacked, len(queue.consumers))
             for name, queue in self.vhosts[vhost].queues.items()
         }
 
@@ -243,8 +266,12 @@ class Broker:
         self._set_alarm('operator', None)
 
     def delay(self, seconds: float) -> None:
-        """Hold back what clients say by so many seconds, as a slow network would; 0: no more."""
-        self.delay_seconds = seconds
+        """Hold back what clients say by so many seconds, as a slow network would; 0: no more.
+
+        :raises TypeError: that is no number.
+        :raises ValueError: it is negative, or more than a day.
+        """
+        self.delay_seconds = check_seconds(seconds, 'seconds', _MAX_DELAY)
 
 
 def _describe() -> dict[str, Any]:
