@@ -1,6 +1,23 @@
-"""Checks of a user's numbers, with errors that say which one is wrong and what would be right."""
+"""Checks of a user's names and numbers, with errors that say which one is wrong and what would be right."""
 
 from __future__ import annotations
+
+
+def check_name(value: object, what: str) -> str:
+    """The value, when it can be a name in AMQP: at most 255 bytes of UTF-8.
+
+    :raises TypeError: it is no text.
+    :raises ValueError: it is too long, or is not valid Unicode.
+    """
+    if not isinstance(value, str):
+        raise TypeError('%s must be a str, not %r' % (what, value))
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError as error:
+        raise ValueError('%s cannot be encoded as UTF-8: %s' % (what, error)) from error
+    if size > 255:
+        raise ValueError('%s is %d bytes long; AMQP allows 255: %.60r...' % (what, size, value))
+    return value
 
 
 def check_integer(value: object, what: str, low: int, high: int) -> int:

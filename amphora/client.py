@@ -20,10 +20,11 @@ import gevent
 import gevent.threadpool  # resolves names; imported now because Python refuses to while a program ends
 from gevent.event import AsyncResult, Event
 from gevent.hub import Waiter
+from gevent.lock import RLock
 
 from amphora.amqp import Channel, Message
 from amphora.caller import PrettyCaller
-from amphora.checks import check_integer, check_seconds
+from amphora.checks import check_integer, check_name, check_seconds
 from amphora.consumer import Consumer, Delivery
 from amphora.dialects.native import (
     Native,
@@ -49,6 +50,8 @@ REPLY_QUEUE_EXPIRES = 600_000
 MAX_TIMEOUT = 4_294_967
 #: seconds that `stop` waits for the broker to confirm what was sent
 STOP_TIMEOUT = 5.0
+#: seconds that `stop` waits for the broker to delete the reply queue
+DELETE_TIMEOUT = 1.0
 
 _OPTIONS = frozenset(('function_name', 'routing_key', 'timeout', 'wait_publish'))
 
@@ -91,8 +94,8 @@ class AmqpRpcClient:
         autostart: bool = True,
         **options: Any,
     ) -> None:
-        self.service_name = service_name
-        self.uuid = uuid if uuid is not None else str(uuid4())
+        self.service_name = check_name(service_name, 'service_name')
+        self.uuid = check_name(uuid, 'uuid') if uuid is not None else str(uuid4())
         self.serializer = serializer
         self.timeout = check_seconds(timeout, 'timeout', MAX_TIMEOUT)
         self._settings = make_settings(**options)
@@ -106,11 +109,17 @@ class AmqpRpcClient:
         self._id_prefix = str(uuid4())[:24]
         self._ids = count(1)
         self._tunings: dict[str, Tuning] = {}
+        # Set when the work on queues that was asked for last has ended.
+        self._queue_work = Event()
+        self._queue_work.set()
+        # Starting and stopping take turns.
+        self._life = RLock()
         self._stopped = Event()
         self._pid = os.getpid()
         name = 'amphora client %s' % service_name
         self._publishing = Session(self._settings, self._topology, name + ' (publishes)')
-        self._consuming = Session(self._settings, self._topology, name + ' (consumes)')
+        # Queues of one's own are the publishing session's alone: what it has removed the other must not declare again.
+        self._consuming = Session(self._settings, Topology(self._records()), name + ' (consumes)')
         self._publisher = Publisher(self._publishing, self._settings.confirm, self._on_returned)
         self._consumer = Consumer(
             self._consuming, self._reply_queue.name, self._on_delivery, no_ack=not self._settings.confirm
@@ -198,8 +207,7 @@ class AmqpRpcClient:
     def _send(
         self, entry: Entry, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
     ) -> None:
-        if gevent.get_hub() is not self._hub:
-            raise WrongThread('%r belongs to another thread; make a client in this one' % self)
+        self._check_thread()
         routing_key = options.get('routing_key')
         if routing_key is None:
             routing_key = self._tune(function, args, kwargs) if function in self._tunings else ''
@@ -263,14 +271,21 @@ class AmqpRpcClient:
     def _on_settled(self, publication: Publication, acked: bool) -> None:
         # A returned request has failed already: its return came first.
         if not acked and publication.returned is None:
-            self._pending.fail(publication.message_id, QueueFull('the broker refused the request: the queue is full'))
+            error = QueueFull('the broker refused the request: the queue is full', _executed(publication))
+            self._pending.fail(publication.message_id, error)
 
     def _on_returned(self, message: Message) -> None:
         info = message.return_info
         assert info is not None
         text = 'no queue takes the request: exchange %r, routing key %r (%d %s)'
-        error = Unroutable(text % (info.exchange, info.routing_key, info.code, info.text))
-        self._pending.fail(message.properties.get('message_id'), error)
+        text %= (info.exchange, info.routing_key, info.code, info.text)
+        entry = self._pending.get(message.properties.get('message_id'))
+        if entry is not None:
+            self._pending.fail(entry.id, Unroutable(text, _executed(entry.publication)))
+            self._publisher.withdraw(entry.publication)
+        if self._topology.binds(info.exchange, info.routing_key):
+            # Somebody has deleted the queue or its binding.
+            self._publishing.wake()
 
     def _on_refused(self, publication: Publication, error: Exception) -> None:
         self._pending.fail(publication.message_id, error)
@@ -300,7 +315,7 @@ class AmqpRpcClient:
         :param x_expires: milliseconds that the queue may be without consumers before RabbitMQ deletes it; None: it
             stays. (The original's reference said microseconds; RabbitMQ has always counted milliseconds:
             https://www.rabbitmq.com/docs/ttl.)
-        :param nowait: do not wait until it is there.
+        :param nowait: do not wait until it is there: a call made at once may still be `Unroutable`.
         :raises PreconditionFailed: it exists with other arguments.
         :raises NotSent: there was no broker within the client's timeout.
         """
@@ -316,7 +331,6 @@ class AmqpRpcClient:
                 record.declare(channel)
 
         def create() -> None:
-            # Wished for before it is there: so it is made when the connection is lost in the middle.
             self._topology.add(*records)
             try:
                 self._do_on_broker(declare, 'queue %r was not created' % name)
@@ -324,6 +338,9 @@ class AmqpRpcClient:
                 self._topology.discard(*records)
                 raise
 
+        if nowait:
+            # Wished for at once: when there is no connection yet, the queue is there before any request is sent.
+            self._topology.add(*records)
         self._maybe_wait(create, nowait)
 
     def remove_request_queue(self, queue: str, nowait: bool = False) -> None:
@@ -346,13 +363,27 @@ class AmqpRpcClient:
             raise NotSent('%s: no broker within %g s' % (failure, self.timeout))
 
     def _maybe_wait(self, work: Callable[[], None], nowait: bool) -> None:
+        self._check_thread()
+
+        # Who removes a queue and makes it again at once, without waiting, means that order: each waits for the end of
+        # the one that was asked for before it.
+        before, ended = self._queue_work, Event()
+        self._queue_work = ended
+
+        def in_turn() -> None:
+            try:
+                before.wait()
+                work()
+            finally:
+                ended.set()
+
         if not nowait:
-            work()
+            in_turn()
             return
 
         def logged() -> None:
             try:
-                work()
+                in_turn()
             except (AmqpError, NotSent) as error:
                 logger.error('%r: %s', self, error)
 
@@ -383,11 +414,13 @@ class AmqpRpcClient:
         :param nowait: True: return at once and connect in the background. False: block until `stop`.
         :raises AmqpError: with ``nowait=False``, when the broker refuses the login, the virtual host or a queue.
         """
-        self._stopped.clear()
-        _working.add(self)
-        self._consumer.start()
-        self._publishing.start()
-        self._consuming.start()
+        self._check_thread()
+        with self._life:
+            self._stopped.clear()
+            _working.add(self)
+            self._consumer.start()
+            self._publishing.start()
+            self._consuming.start()
         if not nowait:
             self._publishing.wait_ready()
             self._stopped.wait()
@@ -398,37 +431,50 @@ class AmqpRpcClient:
         A client that is not stopped when the program ends is stopped then, after at most five seconds for what is not
         sent.
         """
-        _working.discard(self)
-        self._publisher.wait_settled(STOP_TIMEOUT)
-        self.stop_publisher()
-        self._stop_consuming()
-        if not self._pending:
-            self._delete_reply_queue()
-        self._consuming.stop()
-        self._stopped.set()
+        self._check_thread()
+        with self._life:
+            _working.discard(self)
+            self._publisher.wait_settled(STOP_TIMEOUT)
+            self._publishing.stop()
+            self._stop_consuming()
+            if not self._pending:
+                self._delete_reply_queue()
+            self._consuming.stop()
+            self._stopped.set()
 
     def stop_publisher(self) -> None:
         """Send no more requests: they are held until `serve`. Replies still come in."""
-        self._publishing.stop()
+        self._check_thread()
+        with self._life:
+            self._publishing.stop()
 
     def stop_consumer(self) -> None:
         """Take no more replies: they wait in their queue until `serve`. Requests are still sent."""
-        self._stop_consuming()
-        self._consuming.stop()
+        self._check_thread()
+        with self._life:
+            self._stop_consuming()
+            self._consuming.stop()
+
+    def _check_thread(self) -> None:
+        if self._pid != os.getpid():
+            raise WrongThread('%r was made before this process was forked; make a client in the child' % self)
+        if gevent.get_hub() is not self._hub:
+            raise WrongThread('%r belongs to another thread; make a client in this one' % self)
 
     def _stop_consuming(self) -> None:
         self._consumer.cancel()
         self._ack()
 
     def _delete_reply_queue(self) -> None:
-        connection = self._consuming.connection
-        if connection is not None:
-            try:
-                with connection.channel() as channel:
-                    channel.queue.delete(self._reply_queue.name, if_unused=True)
-            except AmqpError as error:
-                # It expires by itself; this is only tidier.
-                logger.debug('%r: the reply queue stays: %s', self, error)
+        if self._consuming.connection is None:
+            return
+        try:
+            self._consuming.with_channel(
+                lambda channel: channel.queue.delete(self._reply_queue.name, if_unused=True), DELETE_TIMEOUT
+            )
+        except AmqpError as error:
+            # It expires by itself; this is only tidier.
+            logger.debug('%r: the reply queue stays: %s', self, error)
 
     def _stop_at_exit(self) -> None:
         # Not in a forked child, whose parent goes on with these connections; not from a thread that is not ours.
@@ -436,10 +482,15 @@ class AmqpRpcClient:
             return
         if self._publisher.held:
             # The program may have ended before there was a connection: give it a chance.
-            self._publisher.wait_settled(STOP_TIMEOUT, connected=False)
+            self._publisher.wait_settled(STOP_TIMEOUT, even_away=True)
             if self._publisher.held:
                 logger.warning('%r: the program ends with %d requests not sent', self, self._publisher.held)
         self.stop()
+
+
+def _executed(publication: Publication) -> bool | None:
+    """What is known of a request that the broker did not take: when it was sent before, that one may have run."""
+    return None if publication.repeated else False
 
 
 class AmqpRpcFanoutClient(AmqpRpcClient):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import gevent
 from gevent.lock import RLock
 
 from amphora.amqp import Channel, Closed, Connection, Message
@@ -15,6 +16,9 @@ from amphora.errors import AmqpError
 from amphora.session import Session
 
 logger = logging.getLogger('amphora.consumer')
+
+#: seconds that `Consumer.cancel` waits for the broker
+CANCEL_TIMEOUT = 5.0
 
 
 class Delivery:
@@ -117,7 +121,8 @@ class Consumer:
             channel, tag, self._tag = self._channel, self._tag, None
             if channel is not None and tag is not None and not channel.closed:
                 try:
-                    channel.basic.cancel(tag)
+                    # A broker that does not answer must not keep a program from ending.
+                    gevent.with_timeout(CANCEL_TIMEOUT, channel.basic.cancel, tag, timeout_value=None)
                 except Closed as error:
                     logger.debug('%r: cancelling: %s', self, error)
 
@@ -164,7 +169,9 @@ class Consumer:
 
     def _on_channel_closed(self, channel: Channel, error: Exception) -> None:
         if self._channel is channel:
+            consuming = self._tag is not None
             self._channel = self._tag = None
             if self._wanted and not channel.connection.closed:
-                logger.warning('%r: %s', self, error)
+                # Where consuming did not even begin, the session tells.
+                logger.log(logging.WARNING if consuming else logging.DEBUG, '%r: %s', self, error)
                 self._session.wake()

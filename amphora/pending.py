@@ -73,6 +73,12 @@ class Deferred(_AsyncResult):
             self.entry.keep(self)
         super().rawlink(callback)
 
+    def unlink(self, callback: Callable[[Any], object]) -> None:
+        """See `gevent.event.AsyncResult.unlink`."""
+        super().unlink(callback)
+        if self.entry is not None and not self.linkcount():
+            self.entry.release()
+
 
 class DeferredEntry(Entry):
     """A `defer` that waits.
@@ -101,9 +107,21 @@ class DeferredEntry(Entry):
         """Hold on to the result until it is resolved."""
         self._kept = result
 
+    def release(self) -> None:
+        """Undo `keep`."""
+        self._kept = None
+
+    def _take_result(self) -> Deferred | None:
+        # The result outlives its entry, and need not keep it and the request's body.
+        result = self._result()
+        if result is not None:
+            result.entry = None
+        self._kept = None
+        return result
+
     def deliver(self, value: Any) -> None:
         """See `Entry`."""
-        result = self._result()
+        result = self._take_result()
         if result is not None:
             try:
                 value = self._decode(value)
@@ -111,14 +129,12 @@ class DeferredEntry(Entry):
                 result.set_exception(error)
             else:
                 result.set(value)
-        self._kept = None
 
     def throw(self, error: BaseException) -> None:
         """See `Entry`."""
-        result = self._result()
+        result = self._take_result()
         if result is not None:
             result.set_exception(error)
-        self._kept = None
 
 
 class Pending:
@@ -143,15 +159,16 @@ class Pending:
 
     def open(self, entry: Entry) -> None:
         """Have an entry in the table: before its request is written, for the reply may be that quick."""
-        slot = int(entry.deadline / _TICK) + 1
-        entry._slot = self._slots.get(slot)
-        if entry._slot is None:
-            entry._slot = self._slots[slot] = {}
-        entry._slot[entry.id] = self._entries[entry.id] = entry
         if not self._ticking:
             self._ticking = True
             self._swept = int(monotonic() / _TICK)
             self._timer.start(self._tick)
+        # A deadline may have passed already: encoding large arguments takes its time.
+        slot = max(int(entry.deadline / _TICK), self._swept) + 1
+        entry._slot = self._slots.get(slot)
+        if entry._slot is None:
+            entry._slot = self._slots[slot] = {}
+        entry._slot[entry.id] = self._entries[entry.id] = entry
 
     def take(self, id: str | None) -> Entry | None:
         """Take an entry out of the table; None when it is not there (any more)."""
@@ -160,6 +177,10 @@ class Pending:
             assert entry._slot is not None
             del entry._slot[entry.id]
         return entry
+
+    def get(self, id: str | None) -> Entry | None:
+        """The entry of an id; None when it is not there (any more)."""
+        return self._entries.get(id) if id is not None else None
 
     def drop(self, id: str) -> None:
         """Nobody holds the result of this entry any more. May be called anywhere, even while garbage is collected."""
@@ -176,11 +197,10 @@ class Pending:
     def fail(self, id: str | None, error: BaseException) -> bool:
         """Hand an error to who waits; False when nobody does."""
         entry = self.take(id)
-        if entry is None:
-            return False
-        # A waiter may only be switched to from the hub, and this may be another greenlet.
-        self._loop.run_callback(entry.throw, error)
-        return True
+        if entry is not None:
+            # A waiter may only be switched to from the hub, and this may be another greenlet.
+            self._loop.run_callback(entry.throw, error)
+        return entry is not None
 
     def _tick(self) -> None:
         if not self._entries:

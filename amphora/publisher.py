@@ -14,7 +14,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from amphora.amqp import Channel, Closed, Connection, Message, ReturnInfo
+from amphora.amqp import Channel, ChannelClosed, Closed, Connection, Message, ReturnInfo
 from amphora.amqp.content import encode_publish_head
 from amphora.errors import AmqpError, BufferFull
 from amphora.session import Session
@@ -32,8 +32,9 @@ class Publication:
         along as the message's expiration (https://www.rabbitmq.com/docs/ttl).
     :param on_settled: called in the hub, once, with this publication and True when the broker has taken it, False when
         it refused it. A returned message is settled too: see `returned`.
-    :param on_refused: called with this publication and the reason when it will not be sent. None: it waits through a
-        refused session, as replies do.
+    :param on_refused: called with this publication and the reason when it will not be sent.
+    :param waits: whether it waits while the session is refused, as replies do; otherwise it is refused too.
+    :ivar repeated: whether it was lost unconfirmed and is sent again, so that it may arrive twice.
     :ivar written: whether it has been handed to a connection at least once.
     :ivar returned: why the broker returned it; None when it did not.
     """
@@ -50,8 +51,11 @@ class Publication:
         'on_settled',
         'properties',
         'publisher',
+        'repeated',
         'returned',
         'routing_key',
+        'suspect',
+        'waits',
         'withdrawn',
         'written',
     )
@@ -65,6 +69,7 @@ class Publication:
         deadline: float | None = None,
         on_settled: Callable[[Publication, bool], None] | None = None,
         on_refused: Callable[[Publication, Exception], None] | None = None,
+        waits: bool = False,
     ) -> None:
         self.number = next(_numbers)
         self.exchange = exchange
@@ -78,6 +83,11 @@ class Publication:
         self.returned: ReturnInfo | None = None
         self.written = False
         self.withdrawn = False
+        self.waits = waits
+        # Sent again, because nobody knows what became of it the first time.
+        self.repeated = False
+        # The broker ended the channel when this was among the unconfirmed: next time it goes alone.
+        self.suspect = False
         self.publisher: Publisher | None = None
         self._ended = False
         self._waited: Event | None = None
@@ -99,6 +109,8 @@ class Publication:
         self.end()
         if self.on_settled is not None:
             self.on_settled(self, acked)
+        if self.suspect and self.publisher is not None:
+            self.publisher.flush()
 
     def refused(self, error: Exception) -> None:
         """It will not be sent."""
@@ -107,9 +119,22 @@ class Publication:
             self.on_refused(self, error)
 
     def lost(self, error: Exception) -> None:
-        """The channel ended before the answer: the message may or may not have arrived, so it goes out again."""
-        if self.publisher is not None and not self.withdrawn:
-            self.publisher.hold(self)
+        """The channel ended before the answer: the message may or may not have arrived, so it goes out again.
+
+        A message that the broker ends the channel for, such as one above its own limit of size, would take all others
+        with it again and again. So each that was on its way then goes alone the next time, and is the culprit when it
+        happens again.
+        """
+        if self.publisher is None or self.withdrawn:
+            return
+        if isinstance(error, ChannelClosed):
+            if self.suspect:
+                logger.error('the broker does not take message %s: %s', self.message_id, error)
+                self.refused(error)
+                return
+            self.suspect = True
+        self.repeated = True
+        self.publisher.hold(self)
 
 
 class Publisher:
@@ -158,7 +183,7 @@ class Publisher:
         :raises ValueError: it is larger than the broker takes, or cannot be encoded.
         """
         refusal = self._session.refusal
-        if refusal is not None and publication.on_refused is not None:
+        if refusal is not None and not publication.waits:
             raise refusal.with_traceback(None)
         channel = self._channel
         connection = self._connection
@@ -182,11 +207,19 @@ class Publisher:
 
         :raises BufferFull: when too much is waiting for the broker.
         """
-        if len(self._held) >= self._hold_count or self._held_bytes >= self._hold_bytes:
+        if self._is_full():
+            now = monotonic()
+            for publication in list(self._held.values()):
+                if publication.deadline is not None and publication.deadline <= now:
+                    self.withdraw(publication)
+        if self._is_full():
             raise BufferFull(
                 '%d messages of %d bytes are waiting for the broker; at most %d or %d bytes may'
                 % (len(self._held), self._held_bytes, self._hold_count, self._hold_bytes)
             )
+
+    def _is_full(self) -> bool:
+        return len(self._held) >= self._hold_count or self._held_bytes >= self._hold_bytes
 
     def hold(self, publication: Publication) -> None:
         """Keep a message until the broker takes it."""
@@ -201,15 +234,16 @@ class Publisher:
         if self._held.pop(publication.number, None) is not None:
             self._held_bytes -= len(publication.body)
 
-    def wait_settled(self, timeout: float, connected: bool = True) -> bool:
+    def wait_settled(self, timeout: float, even_away: bool = False) -> bool:
         """Block until the broker has answered for everything; False when it has not.
 
         :param timeout: seconds.
-        :param connected: wait no longer than there is a connection.
+        :param even_away: wait, too, while the broker is away. By default that is no use, unless the first attempt to
+            connect is still under way.
         """
         deadline = Deadline.after(timeout, monotonic())
         while self._held or (self._channel is not None and self._channel.confirms):
-            if connected and self._channel is None:
+            if self._channel is None and not even_away and (self._session.away or not self._session.started):
                 return False
             if deadline.expired(monotonic()):
                 return False
@@ -242,18 +276,22 @@ class Publisher:
         if not confirmed:
             publication.settled(True)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is held, as far as the broker takes it now."""
         channel, connection = self._channel, self._connection
         while self._held and channel is not None and connection is not None:
             if channel.closed or connection.blocked is not None or connection.congested:
                 return
-            publication = self._held.pop(next(iter(self._held)))
+            number, publication = next(iter(self._held.items()))
+            if publication.suspect and channel.confirms:
+                return  # goes on when those before it are settled
+            del self._held[number]
             self._held_bytes -= len(publication.body)
             try:
                 self._write(channel, publication)
             except ValueError as error:
                 # Found out only now: this broker agreed on smaller frames than were assumed.
-                logger.error('request or reply %s cannot be sent: %s', publication.message_id, error)
+                logger.error('message %s cannot be sent: %s', publication.message_id, error)
                 publication.refused(error)
 
     # -- as a user of the session --------------------------------------------------------------------------------------
@@ -266,14 +304,14 @@ class Publisher:
         if self._confirm:
             channel.confirm.select()
         channel.return_listeners.append(self._on_returned)
-        channel.close_listeners.append(self._on_channel_closed)
+        channel.close_listeners.append(lambda _: self._on_channel_closed(channel))
         if connection is not self._connection:
-            connection.blocked_listeners.append(lambda _: self._flush())
-            connection.drain_listeners.append(self._flush)
+            connection.blocked_listeners.append(lambda _: self.flush())
+            connection.drain_listeners.append(self.flush)
         self._channel, self._connection = channel, connection
         # What was lost unconfirmed has been held behind what was held before it.
         self._held = dict(sorted(self._held.items()))
-        self._flush()
+        self.flush()
 
     def suspend(self) -> None:
         """See `amphora.session.User`."""
@@ -282,10 +320,11 @@ class Publisher:
     def refuse(self, error: AmqpError) -> None:
         """See `amphora.session.User`."""
         for publication in list(self._held.values()):
-            if publication.on_refused is not None:
+            if not publication.waits:
                 self.withdraw(publication)
                 publication.refused(error)
 
-    def _on_channel_closed(self, error: Exception) -> None:
-        self._channel = None
-        self._session.wake()
+    def _on_channel_closed(self, channel: Channel) -> None:
+        if self._channel is channel:
+            self._channel = None
+            self._session.wake()

@@ -36,8 +36,9 @@ class Recent(Generic[Answer]):
 
     def remember(self, key: Key, answer: Answer, size: int) -> None:
         """Keep an answer; the oldest go when there are too many."""
+        _, replaced = self._answers.pop(key, (None, 0))
         self._answers[key] = (answer, size)
-        self._room -= size
+        self._room += replaced - size
         while self._answers and (self._room < 0 or len(self._answers) > self._count):
             _, (_, gone) = self._answers.popitem(last=False)
             self._room += gone

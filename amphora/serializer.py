@@ -81,6 +81,20 @@ class AbstractRpcSerializer:
         raise NotImplementedError
 
 
+def check_serializer(serializer: object) -> None:
+    """Make sure that something offers what `AbstractRpcSerializer` demands.
+
+    :raises TypeError: it does not; the error names what is missing.
+    """
+    missing = [
+        name
+        for name in ('serialize_call', 'deserialize_call', 'serialize_result', 'deserialize_result')
+        if not callable(getattr(serializer, name, None))
+    ]
+    if missing:
+        raise TypeError(f'a serializer must have {", ".join(missing)}, which {serializer!r} has not')
+
+
 class _Call(Struct, gc=False):
     func: str
     args: Sequence[Any]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import os
 import sys
 from collections.abc import Callable
 from time import monotonic
@@ -16,10 +17,12 @@ from uuid import uuid4
 
 import gevent
 from gevent.event import Event
-from greenlet import getcurrent, greenlet
+from gevent.lock import RLock
+from greenlet import GreenletExit, getcurrent, greenlet
 
 from amphora.amqp import Channel, Message, NotFound
-from amphora.checks import check_integer, check_seconds
+from amphora.amqp.content import MAX_MESSAGE_SIZE
+from amphora.checks import check_integer, check_name, check_seconds
 from amphora.dialects import Dialect, Native
 from amphora.dialects.base import Encoded
 from amphora.dialects.native import fanout_queue, request_exchange, request_queue, response_exchange
@@ -77,7 +80,7 @@ class AmqpRpcServer:
         fresh_greenlets: bool = False,
         **options: Any,
     ) -> None:
-        self.service_name = service_name
+        self.service_name = check_name(service_name, 'service_name')
         self.serializer = serializer
         self.uuid = str(uuid4())
         self._settings = make_settings(**options)
@@ -86,13 +89,17 @@ class AmqpRpcServer:
         self._functions = FunctionTable()
         self._topology = Topology(self._records())
         self._hub = gevent.get_hub()
-        self._idle: list[greenlet] = []
-        # How many worker greenlets are at work.
-        self._working = 0
+        self._pid = os.getpid()
+        # Worker greenlets without a request; a dict, so that one that ends leaves at once.
+        self._idle: dict[greenlet, None] = {}
+        # Worker greenlets that run a request.
+        self._working: set[greenlet] = set()
         # Requests that are being run: the first delivery of each, and those that came meanwhile and wait for its
         # answer.
         self._running: dict[Key, list[Job]] = {}
         self._recent: Recent[Encoded] = Recent()
+        # Starting and stopping take turns.
+        self._life = RLock()
         # Clients that a reply did not reach.
         self._gone: set[str] = set()
         self._stopped = Event()
@@ -171,25 +178,31 @@ class AmqpRpcServer:
 
     def _on_job(self, job: Job) -> None:
         """In the hub: hand the request to a worker greenlet."""
-        self._working += 1
-        if self._idle:
-            self._idle.pop().switch(job)
-        else:
-            greenlet(self._work, self._hub).switch(job)
+        worker = self._idle.popitem()[0] if self._idle else greenlet(self._work, self._hub)
+        self._working.add(worker)
+        worker.switch(job)
 
     def _work(self, job: Job) -> None:
         """A worker greenlet's life: one request after the other, each in a context of its own."""
+        worker = getcurrent()
         while True:
             try:
                 contextvars.Context().run(self._handle, job)
             except BaseException:
                 # Ctrl-C reaches the main greenlet this way; anything else is printed, as for any greenlet.
                 self._hub.handle_error(self, *sys.exc_info())
-            self._working -= 1
+            self._working.discard(worker)
+            del job  # and with it the request's body
             if self._fresh_greenlets or len(self._idle) >= self._settings.prefetch:
                 return
-            self._idle.append(getcurrent())
-            job = self._hub.switch()
+            self._idle[worker] = None
+            try:
+                job = self._hub.switch()
+            except BaseException as error:
+                # The server has stopped; or a gevent.Timeout came that a function had started and left behind.
+                self._idle.pop(worker, None)
+                logger.debug('an idle worker ends: %r', error)
+                return
 
     def _handle(self, job: Job) -> None:
         """Decode, run, reply; the request is acked when the broker has the reply."""
@@ -210,6 +223,11 @@ class AmqpRpcServer:
             jobs = self._running[key] = [job]
             try:
                 answer = self._answer(id, reply_to, properties, body)
+            except BaseException:
+                # Ctrl-C, or a mistake of ours: another server may do better.
+                for each in jobs:
+                    each.give_back()
+                raise
             finally:
                 del self._running[key]
             if answer is None:
@@ -233,12 +251,17 @@ class AmqpRpcServer:
             logger.warning('a request that makes no sense, from %.100r: %s', reply_to, error)
             reply = Reply(id, error=error)
         try:
-            return self._dialect.encode_reply(reply, reply_to)
+            encoded = self._dialect.encode_reply(reply, reply_to)
+            if len(encoded.body) > MAX_MESSAGE_SIZE:
+                raise ValueError(
+                    'the result takes %d bytes; a message holds at most %d' % (len(encoded.body), MAX_MESSAGE_SIZE)
+                )
+            return encoded
         except Exception as error:
             logger.error('the reply to request %.100s cannot be sent: %s', id, error)
             return self._dialect.encode_reply(Reply(id, error=error), reply_to)
 
-    def _reply(self, job: Job, answer: Encoded) -> None:
+    def _reply(self, job: Job, answer: Encoded, instead: bool = False) -> None:
         def on_settled(publication: Publication, acked: bool) -> None:
             if acked:
                 job.done()
@@ -248,13 +271,22 @@ class AmqpRpcServer:
                 )
                 job.give_back()
 
+        def on_refused(publication: Publication, error: Exception) -> None:
+            id, reply_to = self._dialect.return_address(job.message.properties)
+            if instead or reply_to is None:
+                job.drop()
+            else:
+                # The broker does not take this one, because of its size for example; its caller shall at least know.
+                self._reply(job, self._dialect.encode_reply(Reply(id, error=error), reply_to), instead=True)
+
         address, properties, body = answer
-        publication = Publication(address.exchange, address.routing_key, properties, body, None, on_settled)
+        publication = Publication(
+            address.exchange, address.routing_key, properties, body, None, on_settled, on_refused, waits=True
+        )
         try:
             self._publisher.publish(publication)
         except ValueError as error:
-            logger.error('the reply to request %s cannot be sent: %s', publication.message_id, error)
-            job.drop()
+            publication.refused(error)
 
     def _ignore(self, job: Job) -> None:
         """The function does not want the request: another server may."""
@@ -307,7 +339,14 @@ class AmqpRpcServer:
         if not block:
             gevent.spawn(self._end_intake, intake, deadline, True)
             return None
-        if not self._end_intake(intake, deadline, block_until_closed):
+        try:
+            in_time = self._end_intake(intake, deadline, block_until_closed)
+        except BaseException:
+            # Killed, or timed out from outside: nobody waits for this intake any more.
+            intake.finish()
+            gevent.spawn(self._close_intake, intake)
+            raise
+        if not in_time:
             raise gevent.Timeout(timeout)
         return intake.taken
 
@@ -362,11 +401,12 @@ class AmqpRpcServer:
         :raises AmqpError: with ``nowait=False``, when the broker refuses the login, the virtual host or a queue.
         """
         self._check_thread()
-        self._stopped.clear()
-        if self._own_intake is None:
-            self._own_intake = self._start_intake(self._queue, self._settings.prefetch)
-        self._publishing.start()
-        self._consuming.start()
+        with self._life:
+            self._stopped.clear()
+            if self._own_intake is None:
+                self._own_intake = self._start_intake(self._queue, self._settings.prefetch)
+            self._publishing.start()
+            self._consuming.start()
         if not nowait:
             try:
                 self._consuming.wait_ready()
@@ -382,6 +422,7 @@ class AmqpRpcServer:
         Returns when the broker has said that it sends no more. What it had sent and nobody had begun goes back to the
         queue.
         """
+        self._check_thread()
         self._own_intake = None
         for intake in list(self._intakes):
             intake.finish()
@@ -391,33 +432,54 @@ class AmqpRpcServer:
         disconnect.
 
         Replies that could not be sent, because the broker is away, are held until `serve`.
+
+        :raises RuntimeError: called by one of the functions it would wait for.
         """
-        self.stop_consumer()
-        self.stop_publisher()
-        self._stopped.set()
+        self._check_thread()
+        self._check_outside()
+        with self._life:
+            self.stop_consumer()
+            self.stop_publisher()
+            for worker in list(self._idle):
+                # From the loop: who throws into a greenlet that ends would not be switched back to.
+                self._hub.loop.run_callback(worker.throw, GreenletExit)
+            self._stopped.set()
 
     def stop_publisher(self) -> None:
         """Send no more replies: they are held until `serve`. Requests are still taken."""
-        self._publishing.stop()
+        self._check_thread()
+        with self._life:
+            self._publishing.stop()
 
     def stop_consumer(self) -> None:
         """Take no more requests, and disconnect from where they come from when those that run are done. Replies are
         still sent."""
-        self.prepare_stop()
-        while self._working:
-            gevent.sleep(_POLL)
-        deadline = Deadline.after(STOP_TIMEOUT, monotonic())
-        while any(intake.in_hand for intake in self._intakes) and self._publishing.connection is not None:
-            if deadline.expired(monotonic()):
-                logger.warning('%r: the broker did not confirm the last replies in %g s', self, STOP_TIMEOUT)
-                break
-            gevent.sleep(_POLL)
-        intakes, self._intakes = self._intakes, []
-        for intake in intakes:
-            intake.close()
-        self._consuming.stop()
+        self._check_outside()
+        with self._life:
+            self.prepare_stop()
+            while self._working:
+                gevent.sleep(_POLL)
+            deadline = Deadline.after(STOP_TIMEOUT, monotonic())
+            while any(intake.in_hand for intake in self._intakes) and self._publishing.connection is not None:
+                if deadline.expired(monotonic()):
+                    logger.warning('%r: the broker did not confirm the last replies in %g s', self, STOP_TIMEOUT)
+                    break
+                gevent.sleep(_POLL)
+            intakes, self._intakes = self._intakes, []
+            for intake in intakes:
+                intake.close()
+            self._consuming.stop()
+
+    def _check_outside(self) -> None:
+        if getcurrent() in self._working:
+            raise RuntimeError(
+                'a function of the server waits for itself to end: stop the server from elsewhere, as in '
+                'gevent.spawn(server.stop)'
+            )
 
     def _check_thread(self) -> None:
+        if self._pid != os.getpid():
+            raise WrongThread('%r was made before this process was forked; make a server in the child' % self)
         if gevent.get_hub() is not self._hub:
             raise WrongThread('%r belongs to another thread; make a server in this one' % self)
 

@@ -36,6 +36,8 @@ logger = logging.getLogger('amphora.session')
 _REFUSALS = (LoginRefused, NotAllowed, CertificateRefused)
 # A connection that has lasted this long was a good one: the next trouble starts with short delays again. Seconds.
 _STABLE = 5.0
+# The longest delay before what has ended on a connection that goes on is made again, in seconds.
+_REPAIR_CAP = 0.5
 # How often something that the broker refused to declare is tried again. Seconds.
 _RETRY_FAULTS = 2.0
 
@@ -65,12 +67,14 @@ class Session:
     :param topology: what to have on the broker before anybody uses the connection.
     :param name: the connection's name in RabbitMQ's management pages.
     :ivar connection: the connection; None while there is none that is ready for use.
+    :ivar away: whether the last attempt to connect has failed; False while the first is under way.
     :ivar refusal: why there is none, when that will not mend itself: bad login, no such vhost, 406 of something needed.
     """
 
     def __init__(self, settings: Settings, topology: Topology, name: str) -> None:
         self.connection: Connection | None = None
         self.refusal: AmqpError | None = None
+        self.away = False
         self._settings = settings
         self._topology = topology
         self._name = name
@@ -80,6 +84,8 @@ class Session:
         self._wake = Event()
         self._backoff = Backoff()
         self._faults: dict[Record, AmqpError] = {}
+        # Users that could not resume, of which the log knows.
+        self._failing: set[User] = set()
 
     def __repr__(self) -> str:
         return '<Session %s>' % self._name
@@ -92,21 +98,29 @@ class Session:
     def attach(self, user: User) -> None:
         """Have somebody work on the connection from now on.
 
-        :raises AmqpError: what the user's `resume` raised, when there is a connection already.
+        :raises ChannelClosed: there is a connection already, and the broker refused what the user needs.
         """
-        self._users.append(user)
+        if user not in self._users:
+            self._users.append(user)
         if self.connection is not None:
-            user.resume(self.connection)
+            try:
+                user.resume(self.connection)
+            except ChannelClosed:
+                raise
+            except Closed:
+                self.wake()  # the connection is ending; the user resumes on the next
 
     def detach(self, user: User) -> None:
         """Undo `attach`."""
         if user in self._users:
             self._users.remove(user)
+        self._failing.discard(user)
 
     def start(self) -> None:
         """Begin to connect; returns at once. Nothing happens when it has begun."""
-        if self._greenlet is None:
+        if not self._greenlet:  # none, or one that has ended
             self.refusal = None
+            self.away = False
             self._greenlet = gevent.spawn(self._run)
             self._greenlet.name = self._name
 
@@ -142,8 +156,8 @@ class Session:
     def with_channel(self, work: Callable[[Channel], object], timeout: float) -> bool:
         """Do something once on a channel of its own, as soon as there is a connection; begin again when that is lost.
 
-        :param timeout: how long to wait for a connection, in seconds.
-        :returns: False when there was none by then.
+        :param timeout: how long it may take in all, in seconds.
+        :returns: False when it was not done by then.
         :raises ChannelClosed: the broker refused.
         """
         deadline = Deadline.after(timeout, monotonic())
@@ -152,9 +166,8 @@ class Session:
             if connection is None:
                 return False
             try:
-                with connection.channel() as channel:
-                    work(channel)
-                return True
+                seconds = deadline.remaining(monotonic())
+                return bool(gevent.with_timeout(seconds, _work_on, connection, work, timeout_value=False))
             except ChannelClosed:
                 raise
             except Closed:
@@ -171,11 +184,16 @@ class Session:
             except AmqpError as error:
                 # Once is news; the same every two seconds for a night is not.
                 logger.log(logging.DEBUG if told else logging.WARNING, '%s: %s; trying again', self._name, error)
-                told = True
+                told = self.away = True
                 if isinstance(error, _REFUSALS):
                     self._refuse(error)
+            except Exception as error:
+                # A mistake in the options, or ours: whoever waits must hear of it, and this greenlet must live.
+                logger.exception('%s: cannot connect', self._name)
+                self.away = True
+                self._refuse(ConnectionFailed('cannot connect: %s: %s' % (type(error).__name__, error)))
             else:
-                told = False
+                told = self.away = False
                 try:
                     self._converge(connection)
                 except AmqpError as error:
@@ -193,7 +211,7 @@ class Session:
         last: AmqpError = ConnectionFailed('no host is configured')
         for options in self._settings.hosts:
             try:
-                return Connection(name=self._name, **options)
+                return Connection(**{'name': self._name, **options})
             except _REFUSALS as error:
                 refusal = last = error
             except (ConnectionFailed, Closed) as error:
@@ -208,6 +226,7 @@ class Session:
         """
         connection.close_listeners.append(lambda error: self._lost(connection, error))
         self._faults.clear()
+        repairs = Backoff(cap=_REPAIR_CAP)
         while not connection.closed:
             began = monotonic()
             self._wake.clear()
@@ -215,29 +234,35 @@ class Session:
             self._wake.wait(_RETRY_FAULTS if self._faults else None)
             if monotonic() - began > _STABLE:
                 self._backoff.reset()
+                repairs.reset()
             elif self.connection is connection and not self._faults:
                 # Woken again so soon: what fails over and over must not spin.
-                gevent.sleep(self._backoff.next_delay(random.random()))
+                gevent.sleep(repairs.next_delay(random.random()))
 
     def _establish(self, connection: Connection) -> None:
         self._declare(connection)
-        for user in list(self._users):
-            self._resume(user, connection)
-        if connection.closed:
-            return
-        fault = next(iter(self._faults.values()), None)
+        # Before anybody sends: what goes to a queue that is not as wished for would be lost from sight.
+        faults = (error for record, error in self._faults.items() if self._topology.is_essential(record))
+        fault = next(faults, None)
         if fault is not None:
             self._refuse(fault)
         else:
             self.refusal = None
+        for user in list(self._users):
+            self._resume(user, connection)
+        if connection.closed:
+            return
         if self.connection is None:
             self.connection = connection
             logger.info('%s: connected to %s:%d', self._name, connection.host, connection.port)
         self._ready.set()
 
     def _declare(self, connection: Connection) -> None:
+        self._faults = {record: error for record, error in self._faults.items() if record in self._topology}
         channel = connection.channel()
         for record in self._topology:
+            if record not in self._topology:  # discarded while others were declared
+                continue
             try:
                 record.declare(channel)
                 self._faults.pop(record, None)
@@ -252,8 +277,12 @@ class Session:
         try:
             user.resume(connection)
         except ChannelClosed as error:
-            logger.warning('%s: %s: %s; trying again', self._name, user, error)
+            level = logging.DEBUG if user in self._failing else logging.WARNING
+            logger.log(level, '%s: %s: %s; trying again', self._name, user, error)
+            self._failing.add(user)
             gevent.spawn_later(self._backoff.next_delay(random.random()), self.wake)
+        else:
+            self._failing.discard(user)
 
     # -- news ----------------------------------------------------------------------------------------------------------
 
@@ -279,3 +308,9 @@ class Session:
         self._ready.clear()
         for user in list(self._users):
             user.suspend()
+
+
+def _work_on(connection: Connection, work: Callable[[Channel], object]) -> bool:
+    with connection.channel() as channel:
+        work(channel)
+    return True

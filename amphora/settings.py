@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from amphora.amqp.options import connection_options
-from amphora.checks import check_integer, check_seconds
+from amphora.checks import check_integer, check_name, check_seconds
 
 #: names the environment variable that holds a URL, or several with commas between, for whoever gives none
 URL_VARIABLE = 'AMPHORA_AMQP_URL'
@@ -69,7 +69,11 @@ def make_settings(
     :param amqp_vhost: virtual host.
     :param amqp_ssl: True: TLS that verifies; an `ssl.SSLContext`: TLS as it says.
     :param heartbeat: seconds; 0: none; None: 10, or what the URL says.
-    :param prefetch: number of requests, 1 to 65535.
+    :param prefetch: number of requests, 1 to 65535, that a server takes from a queue at once.
+    :param persistent: have the broker write messages to disk.
+    :param confirm: have the broker confirm each publish; a request is acked when its reply is confirmed.
+    :param queue_type: ``classic`` or ``quorum`` for the request queues; None: the broker's default. Clients and servers
+        of a service must agree.
     :raises ValueError: when one of them makes no sense; the error names it.
     :raises TypeError: when one is of the wrong type.
     """
@@ -81,18 +85,27 @@ def make_settings(
     if amqp_url is None:
         amqp_url = os.environ.get(URL_VARIABLE) or None
     if amqp_url is not None:
-        urls = amqp_url.split(',') if isinstance(amqp_url, str) else list(amqp_url)
+        urls = amqp_url.split(',') if isinstance(amqp_url, str) else amqp_url
+        if not isinstance(urls, (list, tuple)):
+            raise TypeError('amqp_url must be a URL or a list of URLs, not a %s' % type(urls).__name__)
         if not urls:
             raise ValueError('amqp_url is an empty list: give at least one URL')
         hosts = [connection_options(url.strip()) for url in urls]
     else:
         if amqp_port is not None:
             check_integer(amqp_port, 'amqp_port', 1, 65535)
+        check_name(amqp_host, 'amqp_host')
+        check_name(amqp_user, 'amqp_user')
+        check_name(amqp_vhost, 'amqp_vhost')
+        if not isinstance(amqp_password, str):
+            raise TypeError('amqp_password must be a str, not a %s' % type(amqp_password).__name__)
         hosts = [
             {'host': amqp_host, 'port': amqp_port, 'user': amqp_user, 'password': amqp_password, 'vhost': amqp_vhost}
         ]
     for options in hosts:
-        if amqp_ssl:
+        if amqp_ssl is False and 'ssl' in options:
+            raise ValueError('amqp_ssl=False contradicts an amqps URL')
+        if amqp_ssl and not (amqp_ssl is True and 'ssl' in options):  # the URL may say more than that TLS is wanted
             options['ssl'] = amqp_ssl
         if heartbeat is not None:
             options['heartbeat'] = heartbeat

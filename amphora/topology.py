@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from amphora.amqp import Channel
+from amphora.checks import check_name
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,9 @@ class Exchange:
 
     name: str
     type: str
+
+    def __post_init__(self) -> None:
+        check_name(self.name, 'the name of an exchange')
 
     def declare(self, channel: Channel) -> None:
         """Have it on the broker.
@@ -40,6 +44,9 @@ class Queue:
     name: str
     arguments: tuple[tuple[str, Any], ...] = ()
 
+    def __post_init__(self) -> None:
+        check_name(self.name, 'the name of a queue')
+
     def declare(self, channel: Channel) -> None:
         """Have it on the broker.
 
@@ -60,6 +67,9 @@ class Binding:
     exchange: str
     routing_key: str
 
+    def __post_init__(self) -> None:
+        check_name(self.routing_key, 'the routing key of a binding')
+
     def declare(self, channel: Channel) -> None:
         """Have it on the broker.
 
@@ -75,10 +85,16 @@ Record = Exchange | Queue | Binding
 
 
 class Topology:
-    """What is to be there, in the order in which it was added; shared by the two sessions of a client or server."""
+    """What is to be there, in the order in which it was added.
+
+    :param records: what is essential: nothing works without it.
+
+    It may change while somebody goes through it: they see what was there when they began.
+    """
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
-        self._records: dict[Record, None] = dict.fromkeys(records)
+        # Each with whether it is essential.
+        self._records: dict[Record, bool] = dict.fromkeys(records, True)
 
     def __iter__(self) -> Iterator[Record]:
         return iter(list(self._records))
@@ -86,9 +102,21 @@ class Topology:
     def __contains__(self, record: Record) -> bool:
         return record in self._records
 
+    def is_essential(self, record: Record) -> bool:
+        """Whether nothing works without the record."""
+        return self._records.get(record, False)
+
     def add(self, *records: Record) -> None:
-        """Wish for more."""
-        self._records.update(dict.fromkeys(records))
+        """Wish for more, without which the rest works."""
+        for record in records:
+            self._records.setdefault(record, False)
+
+    def binds(self, exchange: str, routing_key: str) -> bool:
+        """Whether a queue is to be bound to the exchange by this routing key."""
+        return any(
+            isinstance(record, Binding) and record.exchange == exchange and record.routing_key == routing_key
+            for record in self._records
+        )
 
     def discard(self, *records: Record) -> None:
         """No longer wish for them; nothing happens on the broker."""

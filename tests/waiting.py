@@ -1,24 +1,23 @@
-"""Waiting in tests: for an event, with a limit."""
+"""Waiting for something to become true, with a limit."""
 
+import time
 from collections.abc import Callable
-from time import monotonic
 from typing import TypeVar
 
 import gevent
 
 T = TypeVar('T')
 
-LIMIT = 10.0
+PAUSE = 0.01
 
 
-def wait_for(condition: Callable[[], T], limit: float = LIMIT) -> T:
-    """Wait until a condition holds; gives what it gave.
-
-    :param condition: asked every few milliseconds.
-    :param limit: seconds.
-    """
-    give_up = monotonic() + limit
-    while not (result := condition()):
-        assert monotonic() < give_up, 'waited %g s in vain' % limit
-        gevent.sleep(0.005)
-    return result
+def eventually(condition: Callable[[], T], limit: float = 5) -> T:
+    """Wait until the condition is true and return what it gave; an AssertionError says what it gave last."""
+    give_up = time.monotonic() + limit
+    while True:
+        outcome = condition()
+        if outcome:
+            return outcome
+        if time.monotonic() > give_up:
+            raise AssertionError(f'still {outcome!r} after {limit} s')
+        gevent.sleep(PAUSE)

@@ -19,6 +19,7 @@ from amphora.amqp.confirms import Confirms, Publication
 from amphora.amqp.consumers import Consumer
 from amphora.amqp.content import ContentAssembler, encode_publish_head
 from amphora.amqp.errors import ChannelClosed, CommandInvalid, UnexpectedFrame, channel_error
+from amphora.amqp.listeners import tell
 from amphora.amqp.message import DeliveryInfo, Message, ReturnInfo
 from amphora.amqp.methods import BasicMethods, ConfirmMethods, ExchangeMethods, QueueMethods, TxMethods
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from amphora.amqp.connection import Connection
 
 logger = logging.getLogger('amphora.amqp')
+
+#: seconds that closing waits for the broker's answer
+CLOSE_TIMEOUT = 1.0
 
 #: called in the hub with a returned message; its `return_info` says why
 ReturnListener = Callable[[Message], None]
@@ -91,9 +95,12 @@ class Channel:
 
     # -- methods and their answers -------------------------------------------------------------------------------------
 
-    def call(self, method: Method, *answers: Method, **fields: Any) -> Any:
+    def call(
+        self, method: Method, *answers: Method, on_written: Callable[[], None] | None = None, **fields: Any
+    ) -> Any:
         """Send a method and wait for one of its answers; waits its turn when another greenlet is waiting for one.
 
+        :param on_written: called as soon as the method is written, when what follows it is already under its effect.
         :returns: the answer as an object of `pamqp.commands`; for ``basic.get-ok`` the pair of it and the message.
         :raises ValueError: when a field cannot be encoded; nothing was sent then.
         :raises Closed: when the channel or the connection ends before the answer, or has ended already.
@@ -106,6 +113,8 @@ class Channel:
             self._outstanding.append((answers, answer))
             self.connection.log_method('>', self.id, method)
             self.connection.write(data)
+            if on_written is not None:
+                on_written()
             return answer.get()
 
     def send(self, method: Method, **fields: Any) -> None:
@@ -125,6 +134,8 @@ class Channel:
         if self.error is not None:
             # Without the traceback of the last time: one error is raised for many callers.
             raise self.error.with_traceback(None)
+        if self._closing:
+            raise ChannelClosed('the channel is being closed by this side')
 
     # -- the hot path out ----------------------------------------------------------------------------------------------
 
@@ -229,8 +240,7 @@ class Channel:
             )
             if self.confirms is not None:
                 self.confirms.mark_returned(message)
-            for listener in self.return_listeners:
-                listener(message)
+            tell(self.return_listeners, message)
 
     def _on_method(self, method: Any) -> None:
         kind = type(method)
@@ -264,19 +274,34 @@ class Channel:
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Close the channel and wait until the broker has said so; nothing happens when it has ended already.
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Close the channel and wait until the broker has said so, but not for long; nothing happens when it has ended.
 
         Deliveries that were not acked go back to their queue.
+
+        :param timeout: seconds to wait for the broker.
         """
         if self.closed or self._closing:
             return
         self.connection.check_thread()
-        self._closing = True
         ended: AsyncResult[None] = AsyncResult()
         self.close_listeners.append(lambda _: ended.set(None))
-        self.connection.write(frames.encode_method(self.id, commands.Channel.Close, reply_code=200, reply_text='OK'))
-        ended.get()
+        self.abandon()
+        ended.wait(timeout)
+        self.end(ChannelClosed('the channel was closed by this side'))
+
+    def abandon(self) -> None:
+        """Close the channel without waiting: whoever wanted it has given up."""
+        if not self.closed and not self._closing:
+            self._closing = True
+            self.connection.write(
+                frames.encode_method(self.id, commands.Channel.Close, reply_code=200, reply_text='OK')
+            )
+
+    def start_confirms(self) -> None:
+        """The channel is in confirm mode from here on: the broker counts the publishes that are written from now on."""
+        if self.confirms is None:
+            self.confirms = Confirms()
 
     def end(self, error: Exception) -> None:
         """The channel has ended: tell everybody who waits for something. Called in the hub, once."""
@@ -293,8 +318,7 @@ class Channel:
             answer.set_exception(error)
         if self.confirms is not None:
             self.confirms.lose(error)
-        for listener in self.close_listeners:
-            listener(error)
+        tell(self.close_listeners, error)
 
 
 _WITH_CONTENT = frozenset((frames.BASIC_DELIVER, frames.BASIC_GET_OK, frames.BASIC_RETURN))

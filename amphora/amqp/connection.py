@@ -21,7 +21,7 @@ from gevent.event import AsyncResult, Event
 from pamqp import base, commands
 
 from amphora.amqp import frames, heartbeat
-from amphora.amqp.channel import Channel, CloseListener
+from amphora.amqp.channel import CLOSE_TIMEOUT, Channel, CloseListener
 from amphora.amqp.content import FRAME_MAX, MAX_MESSAGE_SIZE
 from amphora.amqp.errors import (
     CertificateRefused,
@@ -37,6 +37,7 @@ from amphora.amqp.errors import (
     connection_error,
 )
 from amphora.amqp.handshake import agree, agree_heartbeat, describe_client, log_in
+from amphora.amqp.listeners import tell
 from amphora.amqp.options import connection_options
 from amphora.amqp.transport import TlsEngine, TlsTransport, Transport
 from amphora.amqp.url import AmqpUrl
@@ -48,8 +49,6 @@ logger = logging.getLogger('amphora.amqp')
 CHANNEL_MAX = 2047
 #: unsent bytes above which publishers wait
 HIGH_WATER = 1048576
-#: seconds that `close` waits for the broker's close-ok
-CLOSE_TIMEOUT = 1.0
 
 
 def _text(value: Any) -> Any:
@@ -192,15 +191,15 @@ class Connection:
                 self._transport.start()
                 self._transport.write(frames.PROTOCOL_HEADER)
                 self._handshake(password)
-        except Exception as error:
+        except BaseException as error:
+            # Also when killed, or timed out from outside: nobody else knows of this socket.
             if hasattr(self, '_transport'):
-                self._transport.close()
-            self.error = self.error or error
+                self._end(error if isinstance(error, Exception) else ConnectionFailed('given up while connecting'))
             if isinstance(error, ssl_module.SSLCertVerificationError):
                 raise CertificateRefused(
                     'the certificate of %s:%d is refused: %s' % (self.host, self.port, error.verify_message)
                 ) from error
-            if isinstance(error, OSError):
+            if isinstance(error, (OSError, UnicodeError)):  # IDNA says UnicodeError of a host name
                 raise ConnectionFailed('cannot connect to %s:%d: %s' % (self.host, self.port, error)) from error
             raise
 
@@ -219,7 +218,10 @@ class Connection:
             sock.close()  # the transport has taken the descriptor over; closes it when there is no transport
 
     def _handshake(self, password: str) -> None:
-        start = self._wait_for(commands.Connection.Start)
+        try:
+            start = self._wait_for(commands.Connection.Start)
+        except Closed as error:
+            raise ConnectionFailed('%s:%d is no AMQP 0-9-1 broker: %s' % (self.host, self.port, error)) from error
         if (start.version_major, start.version_minor) != (0, 9):
             raise ConnectionFailed(
                 'the broker speaks AMQP %d-%d, not 0-9-1' % (start.version_major, start.version_minor)
@@ -300,7 +302,11 @@ class Connection:
         number = next(number for number in self._numbers if number not in self._channels)
         self._retired.discard(number)
         channel = self._channels[number] = Channel(self, number, self.max_message_size)
-        channel.call(commands.Channel.Open, commands.Channel.OpenOk)
+        try:
+            channel.call(commands.Channel.Open, commands.Channel.OpenOk)
+        except BaseException:
+            channel.abandon()
+            raise
         return channel
 
     def write(self, data: bytes) -> None:
@@ -347,6 +353,7 @@ class Connection:
         """A channel has ended; its number will be free again."""
         if self._channels.get(channel.id) is channel:
             del self._channels[channel.id]
+            self._writable.set()  # whoever waits to publish on it waits in vain
             self._retired.add(channel.id)
 
     # -- in the hub: nothing below may block ---------------------------------------------------------------------------
@@ -393,13 +400,11 @@ class Connection:
         self.blocked = reason
         if reason is None:
             self._writable.set()
-        for listener in self.blocked_listeners:
-            listener(reason)
+        tell(self.blocked_listeners, reason)
 
     def _drained(self) -> None:
         self._writable.set()
-        for listener in self.drain_listeners:
-            listener()
+        tell(self.drain_listeners)
 
     def _check_peer(self) -> None:
         assert self.heartbeat
@@ -472,5 +477,4 @@ class Connection:
             self._answer.set_exception(error)
         for channel in list(self._channels.values()):
             channel.end(error)
-        for listener in self.close_listeners:
-            listener(error)
+        tell(self.close_listeners, error)

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable
 
 import gevent
+from gevent import GreenletExit
 from gevent.queue import SimpleQueue
 
+from amphora.amqp.listeners import tell
 from amphora.amqp.message import Message
 
 
@@ -35,7 +37,7 @@ class Consumer:
         self._callback = callback
         self._on_cancel = on_cancel
         self._queue: SimpleQueue[Message | None] | None = None
-        self.deliver: Callable[[Message], object] = callback
+        self.deliver: Callable[[Message], object] = self._call
         if not direct:
             self._queue = SimpleQueue()
             self.deliver = self._queue.put
@@ -43,17 +45,23 @@ class Consumer:
 
     def _run(self, queue: SimpleQueue[Message | None]) -> None:
         while (message := queue.get()) is not None:
-            try:
-                self._callback(message)
-            except Exception:
-                # One bad message must not end the consumer; gevent's hub prints the traceback, as for any greenlet.
-                gevent.get_hub().handle_error(self._callback, *sys.exc_info())
+            self._call(message)
+
+    def _call(self, message: Message) -> None:
+        try:
+            self._callback(message)
+        except GreenletExit:
+            raise
+        except BaseException:
+            # One bad message must not end the consumer, nor the connection it came on; gevent's hub prints the
+            # traceback, as for any greenlet.
+            gevent.get_hub().handle_error(self._callback, *sys.exc_info())
 
     def cancelled_by_broker(self) -> None:
         """The broker has ended the consumer; no more deliveries come."""
         self.stop()
         if self._on_cancel is not None:
-            self._on_cancel(self.tag)
+            tell([self._on_cancel], self.tag)
 
     def stop(self) -> None:
         """No more deliveries come: the greenlet ends after those that are there."""

@@ -1,9 +1,9 @@
 """Bytes to frames and back, for either side of a connection.
 
-Splits a byte stream into frames, checks every limit before it allocates, encodes and decodes the four hot frames
-(publish, deliver, ack and content body) by hand, and everything else by the field lists, field types and table codec of
-`pamqp`. Content headers are in `amphora.amqp.properties`. Knows no socket, and not which side of the connection it is
-on.
+Splits a byte stream into frames, checks every limit before it allocates, encodes and decodes the hot frames (publish,
+deliver, ack and content body) by hand, and all other methods by the field lists of `pamqp`. Field values are in
+`amphora.amqp.fields`, content headers in `amphora.amqp.properties`. Knows no socket, and not which side of the
+connection it is on.
 
 Source: AMQP 0-9-1 specification, section 2.3 ("General frame format") and section 4.2.
 """
@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, cast
 
-from pamqp import base, commands, decode, encode
+from pamqp import base, commands
 
 from amphora.amqp.errors import FrameError, SyntaxError_
-from amphora.amqp.tables import encode_table
+from amphora.amqp.fields import field_table, read_field_table, read_short_string, short_string
 
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 
@@ -46,70 +46,6 @@ _pack_frame_header = _frame_header.pack
 _ack_head = struct.Struct('>BHI4sQBB').pack
 
 Frame = tuple[int, int, bytes]
-
-
-def short_string(text: str, what: str) -> bytes:
-    """Encode an AMQP short string: one length octet and at most 255 bytes of UTF-8.
-
-    :param what: how to call the value in an error.
-    :raises ValueError: when the text is longer than 255 bytes or is not valid Unicode.
-    :raises TypeError: when it is not a `str`.
-    """
-    if not isinstance(text, str):
-        raise TypeError('%s must be a str, not %r' % (what, type(text).__name__))
-    try:
-        raw = text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError('%s cannot be encoded as UTF-8: %s' % (what, error)) from error
-    if len(raw) > 255:
-        raise ValueError('%s is %d bytes long; AMQP allows 255' % (what, len(raw)))
-    return bytes((len(raw),)) + raw
-
-
-def field_table(table: dict[str, Any] | None, what: str) -> bytes:
-    """Encode an AMQP field table.
-
-    :raises ValueError: when a name or value in it cannot be encoded; the error names it.
-    """
-    for name in table or ():
-        if len(short_string(name, 'a name in %s' % what)) > 129:
-            raise ValueError('the name %r in %s is longer than 128 bytes' % (name[:40] + '...', what))
-    try:
-        return encode_table(table)
-    except (TypeError, ValueError, struct.error, RecursionError) as error:
-        raise ValueError('%s cannot be encoded: %s' % (what, error)) from error
-
-
-def read_short_string(payload: bytes, at: int) -> tuple[str, int]:
-    """Decode the short string at an offset; gives the text and the offset behind it.
-
-    :raises SyntaxError_: when it is not UTF-8.
-    :raises FrameError: when it does not fit into the payload.
-    """
-    try:
-        end = at + 1 + payload[at]
-    except IndexError:
-        raise FrameError('a short string begins behind the end of its frame') from None
-    if end > len(payload):
-        raise FrameError('a short string of %d bytes is longer than its frame' % (end - at - 1))
-    try:
-        return payload[at + 1 : end].decode(), end
-    except UnicodeDecodeError as error:
-        raise SyntaxError_('a short string is not UTF-8: %s' % error) from error
-
-
-def read_field_table(payload: bytes, at: int) -> tuple[dict[str, Any], int]:
-    """Decode the field table at an offset; gives the table and the offset behind it.
-
-    :raises FrameError: when it does not fit into the payload or holds what cannot be decoded.
-    """
-    end = at + 4 + int.from_bytes(payload[at : at + 4], 'big')
-    if at + 4 > len(payload) or end > len(payload):
-        raise FrameError('a field table of %d bytes is longer than its frame' % (end - at - 4))
-    try:
-        return cast('dict[str, Any]', decode.field_table(payload[at:end])[1]), end
-    except (ValueError, TypeError, KeyError, IndexError, struct.error, RecursionError, OverflowError) as error:
-        raise FrameError('a field table cannot be decoded: %s' % error) from error
 
 
 class Splitter:
@@ -166,6 +102,14 @@ class Splitter:
 # -- methods -----------------------------------------------------------------------------------------------------------
 
 
+_FIXED = {
+    kind: struct.Struct(fmt) for kind, fmt in (('octet', '>B'), ('short', '>H'), ('long', '>I'), ('longlong', '>Q'))
+}
+
+
+_NOT_GIVEN: dict[str, Any] = {'shortstr': '', 'longstr': b'', 'table': None, **dict.fromkeys(_FIXED, 0)}
+
+
 def encode_method(channel: int, method: type[base.Frame], **fields: Any) -> bytes:
     """Encode a method frame from the fields given; those not given are zero, empty or false.
 
@@ -178,14 +122,15 @@ def encode_method(channel: int, method: type[base.Frame], **fields: Any) -> byte
     out = [struct.pack('>I', method.index)]
     bits, count = 0, 0
     for name in method.attributes():
-        kind, value = method.amqp_type(name), fields.get(name)
+        kind = method.amqp_type(name)
         if kind == 'bit':
-            bits |= bool(value) << count
+            bits |= bool(fields.get(name)) << count
             count += 1
             continue
         if count:
             out.append(bytes((bits,)))
             bits = count = 0
+        value = fields.get(name, _NOT_GIVEN[kind])
         out.append(_encode_field(kind, value, '%s of %s' % (name, method.name)))
     if count:
         out.append(bytes((bits,)))
@@ -194,21 +139,16 @@ def encode_method(channel: int, method: type[base.Frame], **fields: Any) -> byte
 
 def _encode_field(kind: str, value: Any, what: str) -> bytes:
     if kind == 'shortstr':
-        return short_string('' if value is None else value, what)
+        return short_string(value, what)
     if kind == 'table':
         return field_table(value, what)
     if kind == 'longstr':
-        raw = value if isinstance(value, bytes) else str(value or '').encode()
+        raw = value if isinstance(value, bytes) else str(value).encode()
         return struct.pack('>I', len(raw)) + raw
     try:
-        return encode.by_type(value or 0, kind)
-    except (TypeError, ValueError, struct.error) as error:
+        return _FIXED[kind].pack(value)
+    except struct.error as error:
         raise ValueError('%s cannot be encoded: %s' % (what, error)) from error
-
-
-_FIXED = {
-    kind: struct.Struct(fmt) for kind, fmt in (('octet', '>B'), ('short', '>H'), ('long', '>I'), ('longlong', '>Q'))
-}
 
 
 def decode_method(payload: bytes) -> base.Frame:
@@ -293,8 +233,14 @@ def encode_body(channel: int, body: bytes, frame_max: int) -> list[bytes]:
 
 
 def encode_ack(channel: int, delivery_tag: int, multiple: bool = False) -> bytes:
-    """A ``basic.ack`` frame."""
-    return _ack_head(METHOD, channel, 13, BASIC_ACK, delivery_tag, multiple, 0xCE)
+    """A ``basic.ack`` frame.
+
+    :raises ValueError: when the delivery tag cannot be one.
+    """
+    try:
+        return _ack_head(METHOD, channel, 13, BASIC_ACK, delivery_tag, multiple, 0xCE)
+    except struct.error as error:
+        raise ValueError('a delivery tag must be an integer from 0 to 2^64 - 1, not %r' % (delivery_tag,)) from error
 
 
 def decode_ack(payload: bytes) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from typing import Any
 import gevent
 
 from amphora.amqp.errors import LoginRefused
-from amphora.amqp.frames import field_table
+from amphora.amqp.fields import field_table
 
 # Without them RabbitMQ keeps quiet about the very things we want to know.
 _CAPABILITIES = {
@@ -32,12 +32,16 @@ def log_in(accepted: Sequence[str], offered: Sequence[str], user: str, password:
     :param accepted: mechanisms of this side, the preferred first.
     :param offered: mechanisms of the broker.
     :raises LoginRefused: they have none in common.
+    :raises ValueError: user or password are not valid Unicode; the error shows neither.
     """
+    name, secret = _utf_8(user), _utf_8(password)
+    if name is None or secret is None:
+        raise ValueError('the user or the password cannot be encoded as UTF-8')
     for mechanism in accepted:
         if mechanism not in offered:
             continue
         if mechanism == 'PLAIN':
-            return mechanism, b'\0' + user.encode() + b'\0' + password.encode()
+            return mechanism, b'\0' + name + b'\0' + secret
         if mechanism == 'AMQPLAIN':
             table = field_table({'LOGIN': user, 'PASSWORD': password}, 'the login')
             return mechanism, table[4:]  # without the length: the long string around it has one
@@ -94,3 +98,11 @@ def _version() -> str:
         return version('amphora')
     except PackageNotFoundError:  # run from a source tree that is not installed
         return 'unknown'
+
+
+def _utf_8(text: str) -> bytes | None:
+    # Not by an exception that becomes another's context: it would hold the text.
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from amphora.amqp.frames import decode_deliver, read_short_string
+from amphora.amqp.fields import read_short_string
+from amphora.amqp.frames import decode_deliver
 
 
 class DeliveryInfo:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pamqp import commands
 
-from amphora.amqp.confirms import Confirms, WaitedPublication
+from amphora.amqp.confirms import WaitedPublication
 from amphora.amqp.consumers import Consumer
 from amphora.amqp.message import Message
 
@@ -368,9 +368,13 @@ class ConfirmMethods(_Methods):
 
     def select(self, nowait: bool = False) -> None:
         """From now on the broker confirms each publish of this channel."""
-        if self._channel.confirms is None:
-            self._say(nowait, commands.Confirm.Select, commands.Confirm.SelectOk)
-            self._channel.confirms = Confirms()
+        if nowait:
+            self._channel.send(commands.Confirm.Select, nowait=True)
+            self._channel.start_confirms()
+        else:
+            self._channel.call(
+                commands.Confirm.Select, commands.Confirm.SelectOk, on_written=self._channel.start_confirms
+            )
 
 
 class TxMethods(_Methods):

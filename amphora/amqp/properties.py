@@ -14,7 +14,8 @@ from functools import lru_cache
 from typing import Any
 
 from amphora.amqp.errors import FrameError
-from amphora.amqp.frames import HEADER, field_table, frame, read_field_table
+from amphora.amqp.fields import field_table, read_field_table
+from amphora.amqp.frames import HEADER, frame
 
 #: property names in the order of their flags, highest flag first
 NAMES = (

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 
 from amphora.amqp.errors import FrameError, LoginRefused
-from amphora.amqp.frames import read_field_table
+from amphora.amqp.fields import read_field_table
 
 MECHANISMS = ('PLAIN', 'AMQPLAIN')
 

@@ -11,7 +11,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 from amphora.amqp.errors import PreconditionFailed
-from amphora.amqp.frames import FRAME_OVERHEAD, short_string
+from amphora.amqp.fields import short_string
+from amphora.amqp.frames import FRAME_OVERHEAD
 from amphora.amqp.properties import decode_header, encode_header
 
 # Flags of a content header (AMQP 0-9-1, class basic) for which the broker must look inside.

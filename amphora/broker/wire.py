@@ -12,6 +12,7 @@ import struct
 from functools import lru_cache
 
 from amphora.amqp.errors import Closed, FrameError
+from amphora.amqp.fields import read_short_string, short_string
 from amphora.amqp.frames import (
     BASIC_DELIVER,
     BASIC_GET_OK,
@@ -21,8 +22,6 @@ from amphora.amqp.frames import (
     HEADER,
     METHOD,
     encode_body,
-    read_short_string,
-    short_string,
 )
 from amphora.broker.stored import StoredMessage
 

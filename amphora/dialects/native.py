@@ -14,7 +14,7 @@ from typing import Any
 from amphora.dialects.base import Dialect, Encoded
 from amphora.envelope import Address, Reply, Request
 from amphora.errors import AmphoraError, WrongRequest, WrongResult
-from amphora.serializer import AbstractRpcSerializer
+from amphora.serializer import AbstractRpcSerializer, check_serializer
 
 
 def request_exchange(service: str) -> str:
@@ -54,6 +54,7 @@ class Native(Dialect):
     def __init__(
         self, service: str, serializer: type[AbstractRpcSerializer] | AbstractRpcSerializer, delivery_mode: int
     ) -> None:
+        check_serializer(serializer)
         self._request_exchange = request_exchange(service)
         self._response_exchange = response_exchange(service)
         self._serializer = serializer

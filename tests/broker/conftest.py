@@ -6,7 +6,7 @@ import pytest
 
 from amphora.amqp import Channel, Connection
 from amphora.broker import Broker
-from tests.waiting import wait_for
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def drain(channel: Channel) -> Callable[..., list[str]]:
                 bodies.append(message.body.decode())
             return len(bodies) >= count
 
-        wait_for(got_enough)
+        eventually(got_enough)
         return bodies
 
     return get

@@ -11,7 +11,7 @@ from amphora import (
     IgnoreRequest,
     Unroutable,
 )
-from tests.waiting import wait_for
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_fanout_call_reaches_every_server(start):
     def asked_both():
         return client.call.who() in ('first', 'second') and set(seen) == {'first', 'second'}
 
-    wait_for(asked_both)
+    eventually(asked_both)
 
 
 @pytest.mark.limit(30)
@@ -79,7 +79,7 @@ def test_an_ignored_request_goes_to_another_server(start):
     first.add_function(unwilling, 'work')
     first.serve()
     call = client.defer.work()
-    wait_for(lambda: ignored)
+    eventually(lambda: ignored)
     second = start(AmqpRpcServer)
     second.add_function(lambda: 'done', 'work')
     second.serve()
@@ -112,4 +112,4 @@ def test_calls_survive_connections_that_are_dropped_again_and_again(start, broke
 
     assert [call.get() for call in calls] == list(range(300))
     request_queue = 'rpc_%s_request' % client.service_name
-    wait_for(lambda: broker.queues()[request_queue][:2] == (0, 0))
+    eventually(lambda: broker.queues()[request_queue][:2] == (0, 0))

@@ -27,7 +27,7 @@ from amphora.amqp.errors import (
     UnexpectedFrame,
 )
 from amphora.amqp.properties import encode_header
-from tests.waiting import wait_for
+from tests.waiting import eventually
 
 
 def publish(channel, queue, *bodies, **properties):
@@ -103,7 +103,7 @@ def test_a_large_message_is_cut_into_frames_of_the_agreed_size(connect, queue):
     body = bytes(range(256)) * 1000
     small.basic.publish(Message(body), routing_key=name)
     got = consume(large, name)
-    wait_for(lambda: got)
+    eventually(lambda: got)
     assert got[0].body == body
 
 
@@ -198,7 +198,7 @@ def test_what_ends_a_connection(channel, send, error, text):
         raise
     except Closed:
         pass
-    wait_for(lambda: channel.connection.closed)
+    eventually(lambda: channel.connection.closed)
 
     assert isinstance(channel.error, error)
     assert channel.error.text.startswith(text)
@@ -385,7 +385,7 @@ def test_routing(channel, queue, exchange, kind_of_exchange, binding, arguments,
     channel.return_listeners.append(lambda message: returned.append((message.return_info.code, message.body)))
 
     channel.basic.publish(Message('x', headers=headers), source, key, mandatory=True)
-    count = wait_for(lambda: returned or channel.queue.declare(name, passive=True).message_count)
+    count = eventually(lambda: returned or channel.queue.declare(name, passive=True).message_count)
 
     assert count == (1 if routed else [(312, b'x')])
 
@@ -424,7 +424,7 @@ def test_nothing_is_answered_where_no_answer_was_wanted(channel, service):
     channel.confirm.select(nowait=True)
     got = consume(channel, queue, nowait=True, no_ack=True, consumer_tag='tag')
     channel.basic.publish(Message('1'), exchange, 'x', wait=True)
-    wait_for(lambda: got)
+    eventually(lambda: got)
     channel.basic.cancel('tag', nowait=True)
     channel.queue.purge(queue, nowait=True)
     channel.queue.delete(queue, nowait=True)
@@ -442,12 +442,12 @@ def test_prefetch_of_a_consumer(channel, queue):
     channel.basic.qos(prefetch_count=2)
     got = consume(channel, name)
     publish(channel, name, *range(5))
-    wait_for(lambda: len(got) == 2)
+    eventually(lambda: len(got) == 2)
     settled(channel)
     assert bodies(got) == ['0', '1']
 
     channel.ack(got[1].delivery_info.delivery_tag, multiple=True)
-    wait_for(lambda: len(got) == 4)
+    eventually(lambda: len(got) == 4)
     assert bodies(got) == ['0', '1', '2', '3']
 
 
@@ -457,13 +457,13 @@ def test_prefetch_of_a_channel(channel, queue):
     got = consume(channel, first)
     more = consume(channel, second)
     publish(channel, first, 1, 2)
-    wait_for(lambda: len(got) == 2)
+    eventually(lambda: len(got) == 2)
     publish(channel, second, 3)
     settled(channel)
     assert more == []
 
     channel.ack(got[0].delivery_info.delivery_tag)
-    wait_for(lambda: more)
+    eventually(lambda: more)
 
 
 def test_a_prefetch_of_consumers_lifts_that_of_the_channel(channel, queue):
@@ -473,18 +473,18 @@ def test_a_prefetch_of_consumers_lifts_that_of_the_channel(channel, queue):
     channel.basic.qos(prefetch_count=1)
     publish(channel, name, *range(3))
 
-    wait_for(lambda: len(got) == 3)
+    eventually(lambda: len(got) == 3)
 
 
 def test_what_comes_back_is_redelivered_in_its_place(channel, queue):
     name = queue()
     publish(channel, name, *range(4))
-    wait_for(lambda: channel.queue.declare(name, passive=True).message_count == 4)
+    eventually(lambda: channel.queue.declare(name, passive=True).message_count == 4)
     got = [channel.basic.get(name) for _ in range(3)]
 
     channel.basic.reject(got[2].delivery_info.delivery_tag, requeue=True)
     channel.basic.nack(got[1].delivery_info.delivery_tag, multiple=True, requeue=True)
-    wait_for(lambda: channel.queue.declare(name, passive=True).message_count == 4)
+    eventually(lambda: channel.queue.declare(name, passive=True).message_count == 4)
 
     again = [channel.basic.get(name) for _ in range(4)]
     assert bodies(again) == ['0', '1', '2', '3']
@@ -498,10 +498,10 @@ def test_what_was_not_acked_comes_back_when_the_channel_ends(connect, channel, q
     other = connect()
     with other.channel() as closing:
         got = consume(closing, name)
-        wait_for(lambda: len(got) == 3)
+        eventually(lambda: len(got) == 3)
 
     again = consume(channel, name)
-    wait_for(lambda: len(again) == 3)
+    eventually(lambda: len(again) == 3)
     assert bodies(again) == ['0', '1', '2']
     assert all(message.delivery_info.redelivered for message in again)
 
@@ -510,11 +510,11 @@ def test_recover_gives_everything_again(channel, queue):
     name = queue()
     publish(channel, name, 1, 2)
     got = consume(channel, name)
-    wait_for(lambda: len(got) == 2)
+    eventually(lambda: len(got) == 2)
 
     channel.call(commands.Basic.Recover, commands.Basic.RecoverOk, requeue=True)
 
-    wait_for(lambda: len(got) == 4)
+    eventually(lambda: len(got) == 4)
     assert bodies(got) == ['1', '2', '1', '2']
 
 
@@ -525,7 +525,7 @@ def test_the_consumer_is_told_when_its_queue_is_deleted(connect, channel, queue)
 
     connect().channel().queue.delete(name)
 
-    wait_for(lambda: cancelled)
+    eventually(lambda: cancelled)
     assert cancelled == ['mine']
 
 
@@ -537,7 +537,7 @@ def test_consumers_of_a_higher_priority_come_first(channel, queue):
 
     publish(channel, name, *range(3))
 
-    wait_for(lambda: low)
+    eventually(lambda: low)
     assert (bodies(high), bodies(low)) == (['0', '1'], ['2'])
 
 
@@ -564,12 +564,12 @@ def test_only_one_consumer_is_active(connect, channel, queue):
     first = consume(first_connection.channel(), name, no_ack=True)
     second = consume(channel, name, no_ack=True)
     publish(channel, name, *range(3))
-    wait_for(lambda: len(first) == 3)
+    eventually(lambda: len(first) == 3)
     assert second == []
 
     first_connection.close()
     publish(channel, name, 3)
-    wait_for(lambda: second)
+    eventually(lambda: second)
 
 
 # -- limits and dead letters -------------------------------------------------------------------------------------------
@@ -579,7 +579,7 @@ def test_priorities(channel, queue, drain):
     name = queue(arguments={'x-max-priority': 5})
     for body, priority in (('low', 1), ('none', None), ('high', 9)):
         publish(channel, name, body, priority=priority)
-    wait_for(lambda: channel.queue.declare(name, passive=True).message_count == 3)
+    eventually(lambda: channel.queue.declare(name, passive=True).message_count == 3)
 
     assert drain(name, 3) == ['high', 'low', 'none']
 
@@ -634,7 +634,7 @@ def test_an_expired_message_becomes_a_dead_letter(channel, queue):
     name, graves = with_dead_letters(queue)
     publish(channel, name, 'x', expiration='20', headers={'mine': True, 'CC': ['elsewhere']})
 
-    letter = wait_for(lambda: channel.basic.get(graves))
+    letter = eventually(lambda: channel.basic.get(graves))
 
     assert letter.delivery_info.exchange == ''
     assert letter.delivery_info.routing_key == graves
@@ -661,7 +661,7 @@ def test_the_time_to_live_of_a_queue(channel, queue):
     name, graves = with_dead_letters(queue, **{'x-message-ttl': 20})
     publish(channel, name, 'x', expiration='60000')
 
-    assert died(wait_for(lambda: channel.basic.get(graves)))['x-first-death-reason'] == 'expired'
+    assert died(eventually(lambda: channel.basic.get(graves)))['x-first-death-reason'] == 'expired'
 
 
 def test_a_rejected_message_that_is_published_again_counts_its_deaths(channel, queue):
@@ -669,9 +669,9 @@ def test_a_rejected_message_that_is_published_again_counts_its_deaths(channel, q
     headers = {}
     for count in (1, 2):
         publish(channel, name, 'x', headers=headers)
-        message = wait_for(lambda: channel.basic.get(name))
+        message = eventually(lambda: channel.basic.get(name))
         channel.basic.reject(message.delivery_info.delivery_tag, requeue=False)
-        letter = wait_for(lambda: channel.basic.get(graves, no_ack=True))
+        letter = eventually(lambda: channel.basic.get(graves, no_ack=True))
         headers = letter.headers
         assert died(letter)['x-death'] == [
             {'count': count, 'reason': 'rejected', 'queue': name, 'exchange': '', 'routing-keys': [name]}
@@ -682,22 +682,22 @@ def test_the_delivery_limit_of_a_quorum_queue(channel, queue):
     name, graves = with_dead_letters(queue, **{'x-queue-type': 'quorum', 'x-delivery-limit': 1})
     publish(channel, name, 'x')
     for count in (0, 1):
-        message = wait_for(lambda: channel.basic.get(name))
+        message = eventually(lambda: channel.basic.get(name))
         assert message.headers['x-delivery-count'] == count
         assert message.delivery_info.redelivered == bool(count)
         channel.basic.reject(message.delivery_info.delivery_tag, requeue=True)
 
-    assert died(wait_for(lambda: channel.basic.get(graves)))['x-first-death-reason'] == 'delivery_limit'
+    assert died(eventually(lambda: channel.basic.get(graves)))['x-first-death-reason'] == 'delivery_limit'
 
 
 def test_where_a_quorum_queue_puts_what_comes_back(channel, queue):
     for limit, expected in (({}, ['2', '1']), ({'x-delivery-limit': 5}, ['1', '2'])):
         name = queue('q%d' % len(limit), durable=True, arguments={'x-queue-type': 'quorum', **limit})
         publish(channel, name, '1', '2')
-        wait_for(lambda name=name: channel.queue.declare(name, passive=True).message_count == 2)
+        eventually(lambda name=name: channel.queue.declare(name, passive=True).message_count == 2)
         message = channel.basic.get(name)
         channel.basic.reject(message.delivery_info.delivery_tag, requeue=True)
-        wait_for(lambda name=name: channel.queue.declare(name, passive=True).message_count == 2)
+        eventually(lambda name=name: channel.queue.declare(name, passive=True).message_count == 2)
         assert bodies([channel.basic.get(name), channel.basic.get(name)]) == expected
 
 
@@ -718,7 +718,7 @@ def test_many_confirms(channel, queue):
     name = queue()
     channel.confirm.select()
     publish(channel, name, *range(1000))
-    wait_for(lambda: len(channel.confirms) == 0)
+    eventually(lambda: len(channel.confirms) == 0)
     assert channel.queue.declare(name, passive=True).message_count == 1000
 
 
@@ -726,7 +726,7 @@ def test_more_keys_in_the_headers(channel, queue, drain):
     names = [queue(label) for label in ('to', 'cc', 'bcc')]
     channel.basic.publish(Message('x', headers={'CC': [names[1]], 'BCC': [names[2]]}), routing_key=names[0])
 
-    hidden = wait_for(lambda: channel.basic.get(names[2]))
+    hidden = eventually(lambda: channel.basic.get(names[2]))
     assert hidden.headers == {'CC': [names[1]]}
     assert [drain(name, 1) for name in names[:2]] == [['x'], ['x']]
 
@@ -734,7 +734,7 @@ def test_more_keys_in_the_headers(channel, queue, drain):
 def test_a_transaction(channel, queue, drain):
     name = queue()
     publish(channel, name, 'before')
-    message = wait_for(lambda: channel.basic.get(name))
+    message = eventually(lambda: channel.basic.get(name))
     channel.tx.select()
 
     publish(channel, name, 'rolled back')
@@ -755,7 +755,7 @@ def test_direct_replies(connect, channel, queue):
     publish(channel, name, 'request', reply_to='amq.rabbitmq.reply-to')
     server = connect().channel()
     server.confirm.select()
-    address = wait_for(lambda: server.basic.get(name)).properties['reply_to']
+    address = eventually(lambda: server.basic.get(name)).properties['reply_to']
     assert address.startswith('amq.rabbitmq.reply-to.')
 
     server.basic.publish(Message('reply'), routing_key=address, wait=True)
@@ -763,7 +763,7 @@ def test_direct_replies(connect, channel, queue):
     with pytest.raises(PublishReturned):
         server.basic.publish(Message('mandatory'), routing_key=address, mandatory=True, wait=True)
 
-    wait_for(lambda: len(replies) == 2)
+    eventually(lambda: len(replies) == 2)
     assert bodies(replies) == ['reply', 'mandatory']
 
 
@@ -795,7 +795,7 @@ def test_properties_arrive_as_they_were_sent(channel, queue):
     )
     channel.basic.publish(sent, routing_key=name)
 
-    assert wait_for(lambda: channel.basic.get(name)) == sent
+    assert eventually(lambda: channel.basic.get(name)) == sent
 
 
 @pytest.fixture
@@ -816,13 +816,13 @@ def test_an_alarm_blocks_a_connection_when_it_publishes(connect, queue, alarm, k
     publishing = publisher.channel()
     publish(publishing, name, 1)
     got = consume(consumer.channel(), name)
-    wait_for(lambda: got)
+    eventually(lambda: got)
 
     alarm(True)
     settled(publishing)
     assert publisher.blocked is None
     publish(publishing, name, 2)
-    wait_for(lambda: publisher.blocked == 'low on memory')
+    eventually(lambda: publisher.blocked == 'low on memory')
     # Past the client's own good will: the broker does not read either.
     publishing.publish('', name, {}, b'3')
     settled(consumer.channel())
@@ -831,7 +831,7 @@ def test_an_alarm_blocks_a_connection_when_it_publishes(connect, queue, alarm, k
     assert len(got) == 2 if kind == 'embedded' else len(got) <= 2
 
     alarm(False)
-    wait_for(lambda: len(got) == 3)
+    eventually(lambda: len(got) == 3)
     assert publisher.blocked is None
 
 
@@ -841,7 +841,7 @@ def test_an_alarm_blocks_a_connection_when_it_publishes(connect, queue, alarm, k
 def test_an_unknown_method(channel, kind):
     channel.connection.write(frames.frame(frames.METHOD, channel.id, b'\x00\x3c\x00\xff'))
 
-    wait_for(lambda: channel.connection.closed)
+    eventually(lambda: channel.connection.closed)
     # RabbitMQ's reader crashes and hangs up without a word.
     assert channel.connection.error.code == (502 if kind == 'embedded' else 0)
 

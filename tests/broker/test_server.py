@@ -12,7 +12,7 @@ from amphora.amqp import Connection, ConnectionFailed, LoginRefused, Message, No
 from amphora.amqp.errors import ConnectionForced, PreconditionFailed
 from amphora.broker import Broker, Limits
 from amphora.broker.login import log_in
-from tests.waiting import wait_for
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_deadlines_hold_across_a_stop(broker, connect):
 
     broker.start()
 
-    wait_for(lambda: 'q' not in broker.queues())
+    eventually(lambda: 'q' not in broker.queues())
 
 
 def test_queues_tells_messages_unacked_and_consumers(broker, connect):
@@ -92,7 +92,7 @@ def test_queues_tells_messages_unacked_and_consumers(broker, connect):
     for _ in range(3):
         channel.basic.publish(Message('x'), routing_key='q')
 
-    wait_for(lambda: broker.queues() == {'q': (3, 1, 1)})
+    eventually(lambda: broker.queues() == {'q': (3, 1, 1)})
 
 
 def test_dropped_connections_give_back_what_they_had(broker, connect):
@@ -102,12 +102,12 @@ def test_dropped_connections_give_back_what_they_had(broker, connect):
     channel.queue.declare('mine', exclusive=True)
     channel.basic.consume('q', lambda message: None)
     channel.basic.publish(Message('x'), routing_key='q')
-    wait_for(lambda: broker.queues()['q'] == (1, 1, 1))
+    eventually(lambda: broker.queues()['q'] == (1, 1, 1))
 
     broker.drop_connections()
 
     assert broker.queues() == {'q': (1, 0, 0)}
-    wait_for(lambda: connection.closed)
+    eventually(lambda: connection.closed)
 
 
 def test_refused_and_accepted_again(broker, connect):
@@ -142,7 +142,7 @@ def test_delete_queue_tells_its_consumers(broker, connect):
 
     broker.delete_queue('q')
 
-    wait_for(lambda: cancelled)
+    eventually(lambda: cancelled)
     assert broker.queues() == {}
 
 
@@ -150,11 +150,11 @@ def test_the_block_says_why(broker, connect):
     connection = connect(broker)
     broker.block('because')
     connection.channel().basic.publish(Message('x'))
-    wait_for(lambda: connection.blocked == 'because')
+    eventually(lambda: connection.blocked == 'because')
 
     broker.unblock()
 
-    wait_for(lambda: connection.blocked is None)
+    eventually(lambda: connection.blocked is None)
 
 
 def test_over_the_memory_limit_publishers_wait_until_consumers_have_made_room(connect):
@@ -165,13 +165,13 @@ def test_over_the_memory_limit_publishers_wait_until_consumers_have_made_room(co
         sending = gevent.spawn(
             lambda: [channel.basic.publish(Message(bytes(1000)), routing_key='q') for _ in range(1000)]
         )
-        wait_for(lambda: publisher.blocked)
+        eventually(lambda: publisher.blocked)
         # What was on its way already is still taken, no more.
         assert broker.meter.used < 100_000 + 2 * 131072
         got = []
         consumer.channel().basic.consume('q', got.append, direct=True, no_ack=True)
 
-        wait_for(lambda: len(got) == 1000, 20)
+        eventually(lambda: len(got) == 1000, 20)
         sending.get()
         assert broker.meter.used == 0
 
@@ -189,7 +189,7 @@ def test_a_consumer_that_does_not_read_costs_no_more_than_the_high_water_mark(br
     assert broker.queues()['q'][0] > 200
     assert max(connection.transport.unsent for connection in broker._connections) < 2_000_000
     slow._transport.resume()
-    wait_for(lambda: broker.queues()['q'][0] == 0, 20)
+    eventually(lambda: broker.queues()['q'][0] == 0, 20)
 
 
 def test_replies_and_answers_that_nobody_reads_do_not_pile_up(broker, connect):
@@ -200,7 +200,7 @@ def test_replies_and_answers_that_nobody_reads_do_not_pile_up(broker, connect):
     channel.basic.publish(Message(bytes(100_000), reply_to='amq.rabbitmq.reply-to'), routing_key='q')
     publishing = connect(broker).channel()
     publishing.confirm.select()
-    address = wait_for(lambda: publishing.basic.get('q')).properties['reply_to']
+    address = eventually(lambda: publishing.basic.get('q')).properties['reply_to']
     deaf._transport.pause()
     for _ in range(400):
         publishing.basic.publish(Message(bytes(100_000)), routing_key=address, wait=True)
@@ -241,7 +241,7 @@ def test_more_channels_than_agreed_on_are_refused(connect):
         connection.channel()
         connection.channel()
         connection.write(frames.encode_method(3, commands.Channel.Open))
-        wait_for(lambda: connection.closed)
+        eventually(lambda: connection.closed)
 
         assert 'number of channels opened (2) has reached the negotiated channel_max (2)' in str(connection.error)
 
@@ -256,9 +256,9 @@ def test_a_client_that_is_silent_is_given_up(broker):
             + frames.encode_method(0, commands.Connection.TuneOk, channel_max=1, frame_max=4096, heartbeat=1)
             + frames.encode_method(0, commands.Connection.Open, virtual_host='/')
         )
-        wait_for(lambda: broker.running_connections == 1)
+        eventually(lambda: broker.running_connections == 1)
         began = time.monotonic()
-        wait_for(lambda: broker.running_connections == 0)
+        eventually(lambda: broker.running_connections == 0)
 
         assert 1.5 < time.monotonic() - began < 5
 
@@ -308,7 +308,7 @@ def test_nothing_is_left_of_a_connection(broker, connect):
             channel.basic.publish(Message('x'), 'amq.fanout')
 
     vhost = broker.vhosts['/']
-    wait_for(lambda: not broker._connections)
+    eventually(lambda: not broker._connections)
     assert (vhost.queues, vhost.reply_consumers, broker.meter.used) == ({}, {}, 0)
     assert not vhost.exchanges['amq.fanout'].in_use
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 from gevent import subprocess
 
-from tests.waiting import wait_for
+from tests.waiting import eventually
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -41,7 +41,7 @@ def worker(environ, tmp_path):
 
 @pytest.mark.limit(90)
 def test_tasks_results_retries_and_remote_control(broker, environ, worker):
-    wait_for(lambda: any(name.startswith('celery@') for name in broker.queues()), 30)
+    eventually(lambda: any(name.startswith('celery@') for name in broker.queues()), 30)
 
     done = subprocess.run([sys.executable, '-c', CLIENT], env=environ, cwd=ROOT, stdout=subprocess.PIPE, timeout=60)
 

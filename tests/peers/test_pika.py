@@ -5,7 +5,7 @@ import pika
 import pytest
 from pika.exceptions import ChannelClosedByBroker, ProbableAuthenticationError, UnroutableError
 
-from tests.waiting import wait_for
+from tests.waiting import eventually
 
 
 def connect(url):
@@ -70,9 +70,9 @@ def test_blocked_and_unblocked(broker, in_thread):
                 connection.process_data_events(0.05)
 
     client = gevent.get_hub().threadpool.spawn(run)
-    wait_for(lambda: 'q' in broker.queues())
+    eventually(lambda: 'q' in broker.queues())
     broker.block()
-    wait_for(lambda: events == ['blocked'])
+    eventually(lambda: events == ['blocked'])
     broker.unblock()
     client.get()
 

@@ -1,0 +1,320 @@
+"""Frames: bytes to frames and back, beside pamqp's own codec, and with bytes that nobody meant to send."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pamqp import base, body, commands, frame, header
+
+from amphora.amqp import frames
+from amphora.amqp.content import ContentAssembler
+from amphora.amqp.errors import FrameError, SyntaxError_
+from amphora.amqp.message import DeliveryInfo
+from tests.amqp.drawing import refused, tables
+from tests.amqp.scripted import content_header, delivery, method, raw_frame
+
+METHODS = sorted((kind for kind in commands.INDEX_MAPPING.values()), key=lambda kind: kind.index)
+
+# Names that pamqp itself takes too: of a few characters, and short enough for a name that it limits to 127.
+names = st.text('abcXYZ019-_.:', max_size=127)
+short_strings = st.text(st.characters(codec='utf-8'), max_size=60)
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    'bit': st.booleans(),
+    'octet': st.integers(0, 255),
+    'short': st.integers(0, 2**16 - 1),
+    'long': st.integers(0, 2**32 - 1),
+    'longlong': st.integers(0, 2**63 - 1),
+    'shortstr': names,
+    'longstr': names,
+    'table': tables,
+}
+
+
+def fields_of(kind: type[base.Frame]) -> st.SearchStrategy[dict[str, Any]]:
+    """Values of a method's fields; what AMQP has withdrawn keeps pamqp's own value."""
+    withdrawn = {'ticket', 'insist', 'out_of_band', 'known_hosts', 'capabilities', 'cluster_id', 'channel_id'}
+    chosen: dict[str, st.SearchStrategy[Any]] = {}
+    for name in kind.attributes():
+        if name in withdrawn or (kind, name) in (
+            (commands.Connection.Open, 'virtual_host'),
+            (commands.Exchange.Declare, 'internal'),
+            (commands.Exchange.Delete, 'exchange'),
+        ):
+            continue
+        chosen[name] = FIELDS[kind.amqp_type(name)]
+    return st.fixed_dictionaries(chosen)
+
+
+def one_frame(data: bytes, frame_max: int = 1_000_000) -> frames.Frame:
+    [only] = frames.Splitter(frame_max).feed(data)
+    return only
+
+
+# -- methods -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings('ignore:This command is deprecated')
+@pytest.mark.parametrize('kind', METHODS, ids=lambda kind: kind.name)
+@settings(max_examples=30)  # of each of some sixty methods
+@given(data=st.data(), channel=st.integers(0, 65535))
+def test_every_method_is_encoded_and_decoded_as_pamqp_does(
+    kind: type[base.Frame], data: st.DataObject, channel: int
+) -> None:
+    fields = data.draw(fields_of(kind))
+    theirs = kind(**fields)
+    complete = {name: getattr(theirs, name) for name in kind.attributes()}
+
+    # Tables in them may differ from pamqp's in order and in the type of a number, but it reads them as they were.
+    encoded = frames.encode_method(channel, kind, **complete)
+    without_tables = {name: None if kind.amqp_type(name) == 'table' else value for name, value in complete.items()}
+    assert frames.encode_method(channel, kind, **without_tables) == frame.marshal(kind(**without_tables), channel)
+    assert dict(frame.unmarshal(encoded)[2]) == complete
+
+    number, got_channel, payload = one_frame(encoded)
+    ours = frames.decode_method(payload)
+    assert (number, got_channel, type(ours)) == (frames.METHOD, channel, kind)
+    for name in kind.attributes():
+        is_long = kind.amqp_type(name) == 'longstr' and isinstance(complete[name], str)
+        # A long string is bytes on the wire.
+        assert getattr(ours, name) == (complete[name].encode() if is_long else complete[name] or type(complete[name])())
+
+
+@given(short_strings)
+def test_names_beyond_what_pamqp_takes_come_back_as_they_were(name: str) -> None:
+    payload = one_frame(frames.encode_method(1, commands.Queue.Declare, queue=name))[2]
+    assert frames.decode_method(payload).queue == name
+
+
+def test_fields_that_are_not_given_are_zero_empty_or_false() -> None:
+    assert frames.encode_method(1, commands.Queue.Declare) == raw_frame(
+        frames.METHOD, 1, b'\x00\x32\x00\x0a' + b'\x00\x00' + b'\x00' + b'\x00' + b'\x00\x00\x00\x00'
+    )
+
+
+@pytest.mark.parametrize(
+    ('kind', 'fields', 'says'),
+    [
+        (commands.Queue.Declare, {'queue': 'x' * 256}, 'queue of Queue.Declare is 256 bytes long; AMQP allows 255'),
+        (commands.Queue.Declare, {'queue': '\ud800'}, 'queue of Queue.Declare cannot be encoded as UTF-8'),
+        (commands.Queue.Declare, {'arguments': {'a': object()}}, 'arguments of Queue.Declare cannot be encoded'),
+        (commands.Basic.Qos, {'prefetch_count': 65536}, 'prefetch_count of Basic.Qos cannot be encoded'),
+        (commands.Basic.Qos, {'prefetch_count': -1}, 'prefetch_count of Basic.Qos cannot be encoded'),
+        (commands.Basic.Qos, {'prefetch_count': 'ten'}, 'prefetch_count of Basic.Qos cannot be encoded'),
+        (commands.Basic.Nack, {'delivery_tag': 2**64}, 'delivery_tag of Basic.Nack cannot be encoded'),
+        (commands.Basic.Nack, {'delivery_tag': -1}, 'delivery_tag of Basic.Nack cannot be encoded'),
+    ],
+)
+def test_what_cannot_be_encoded_is_a_value_error_that_names_it(
+    kind: type[base.Frame], fields: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        frames.encode_method(1, kind, **fields)
+
+
+# -- the hot four ------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 65535), names, names, st.booleans())
+def test_a_publish_is_encoded_as_pamqp_does(channel: int, exchange: str, key: str, mandatory: bool) -> None:
+    expected = method(channel, commands.Basic.Publish(0, exchange, key, mandatory))
+    assert frames.encode_publish(channel, exchange, key, mandatory) == expected
+
+
+@given(st.integers(1, 65535), st.integers(0, 2**63 - 1), st.booleans())
+def test_an_ack_is_encoded_as_pamqp_does_and_decoded_again(channel: int, tag: int, multiple: bool) -> None:
+    expected = method(channel, commands.Basic.Ack(tag, multiple))
+    assert frames.encode_ack(channel, tag, multiple) == expected
+    assert frames.decode_ack(one_frame(expected)[2]) == (tag, int(multiple))
+
+
+@given(st.integers(0, 2**63 - 1), st.booleans(), st.booleans())
+def test_a_nack_is_decoded(tag: int, multiple: bool, requeue: bool) -> None:
+    payload = one_frame(method(1, commands.Basic.Nack(tag, multiple, requeue)))[2]
+    assert frames.decode_ack(payload) == (tag, multiple | requeue << 1)
+
+
+@given(names, st.integers(0, 2**63 - 1), st.booleans(), names, names)
+def test_a_delivery_is_decoded(consumer: str, tag: int, redelivered: bool, exchange: str, key: str) -> None:
+    payload = one_frame(method(1, commands.Basic.Deliver(consumer, tag, redelivered, exchange, key)))[2]
+    info = DeliveryInfo.from_deliver(payload)
+    assert (info.consumer_tag, info.delivery_tag, info.redelivered) == (consumer, tag, redelivered)
+    assert (info.exchange, info.routing_key) == (exchange, key)
+
+
+@given(st.binary(max_size=60), st.integers(9, 40))
+def test_a_body_is_cut_into_frames_of_the_agreed_size(content: bytes, frame_max: int) -> None:
+    data = b''.join(frames.encode_body(7, content, frame_max))
+    pieces = list(frames.Splitter(frame_max).feed(data))
+    assert b''.join(payload for _, _, payload in pieces) == content
+    assert {(kind, channel) for kind, channel, _ in pieces} <= {(frames.BODY, 7)}
+    assert len(pieces) == -(-len(content) // (frame_max - 8))
+    if len(pieces) == 1:
+        assert data == frame.marshal(body.ContentBody(content), 7)
+
+
+@pytest.mark.parametrize(
+    ('decode', 'payload'),
+    [
+        (frames.decode_ack, b'\x00\x3c\x00\x50' + bytes(8)),
+        (frames.decode_deliver, b'\x00\x3c\x00\x3c'),
+        (frames.decode_deliver, b'\x00\x3c\x00\x3c\x05tag' + bytes(9)),
+    ],
+)
+def test_hot_frames_that_are_cut_short_are_frame_errors(decode: Callable[[bytes], Any], payload: bytes) -> None:
+    with pytest.raises(FrameError, match=f'of {len(payload)} bytes'):
+        decode(payload)
+
+
+# -- splitting ---------------------------------------------------------------------------------------------------------
+
+STREAM = (
+    method(0, commands.Connection.Tune(2047, 131072, 60))
+    + frames.HEARTBEAT_FRAME
+    + delivery(1, 'tag', 1, b'hello')
+    + raw_frame(frames.BODY, 3, b'')
+    + method(2, commands.Queue.DeclareOk('queue', 1, 2))
+)
+EXPECTED = list(frames.Splitter().feed(STREAM))
+
+
+def test_a_stream_is_cut_into_its_frames() -> None:
+    assert [(kind, channel) for kind, channel, _ in EXPECTED] == [
+        (1, 0),
+        (8, 0),
+        (1, 1),
+        (2, 1),
+        (3, 1),
+        (3, 3),
+        (1, 2),
+    ]
+    assert b''.join(raw_frame(*each) for each in EXPECTED) == STREAM
+
+
+@pytest.mark.parametrize('at', range(len(STREAM) + 1))
+def test_the_same_frames_come_wherever_the_stream_is_broken(at: int) -> None:
+    splitter = frames.Splitter()
+    assert [*splitter.feed(STREAM[:at]), *splitter.feed(STREAM[at:])] == EXPECTED
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=12))
+def test_the_same_frames_come_in_whatever_pieces_the_stream_arrives(cuts: list[int]) -> None:
+    splitter = frames.Splitter()
+    borders = [0, *sorted(cuts), len(STREAM)]
+    got = [each for begin, end in pairwise(borders) for each in splitter.feed(STREAM[begin:end])]
+    assert got == EXPECTED
+
+
+def test_the_same_frames_come_byte_by_byte_each_as_soon_as_it_is_complete() -> None:
+    splitter = frames.Splitter()
+    ends, end = [], 0
+    for _, _, payload in EXPECTED:
+        end += len(payload) + 8
+        ends.append(end)
+    came = [(at + 1, each) for at in range(len(STREAM)) for each in splitter.feed(STREAM[at : at + 1])]
+    assert came == list(zip(ends, EXPECTED, strict=True))
+
+
+def test_a_frame_that_is_too_large_is_refused_by_its_first_seven_bytes() -> None:
+    head = struct.pack('>BHI', 3, 1, 4089)
+    splitter = frames.Splitter()
+    assert list(splitter.feed(head[:6])) == []
+    with pytest.raises(FrameError, match='a frame of 4097 bytes; at most 4096'):
+        list(splitter.feed(head[6:]))
+
+    assert one_frame(raw_frame(3, 1, bytes(4088)), 4096) == (3, 1, bytes(4088))
+    assert one_frame(raw_frame(3, 1, bytes(4089)), 4097) == (3, 1, bytes(4089))
+
+
+def test_frames_before_a_broken_one_still_come() -> None:
+    feeding = frames.Splitter().feed(frames.HEARTBEAT_FRAME + raw_frame(1, 0, b'x', end=b'\xcd'))
+    assert next(feeding) == (8, 0, b'')
+    with pytest.raises(FrameError, match='octet 0xcd, not with 0xce'):
+        next(feeding)
+
+
+# -- bytes that nobody meant to send -----------------------------------------------------------------------------------
+
+WELL_FORMED = [
+    method(0, commands.Connection.Start(0, 9, {'product': 'x', 'nested': {'list': [1, True, 's']}}, 'PLAIN', 'en_US')),
+    method(0, commands.Connection.Close(320, 'goodbye', 50, 10)),
+    method(1, commands.Queue.DeclareOk('queue', 1, 2)),
+    method(1, commands.Channel.Close(404, 'NOT_FOUND', 50, 10)),
+    delivery(1, 'consumer', 7, b'hello'),
+    method(1, commands.Basic.GetOk(1, True, 'exchange', 'key', 5))
+    + frame.marshal(
+        header.ContentHeader(
+            0,
+            5,
+            commands.Basic.Properties(
+                'text/plain', 'utf-8', {'a': {'b': [1, 2.5, None, 'c']}}, 2, 9, 'c', 'r', '1', 'm', None, 't'
+            ),
+        ),
+        1,
+    )
+    + raw_frame(frames.BODY, 1, b'hello'),
+    method(1, commands.Basic.Return(312, 'NO_ROUTE', 'exchange', 'key')) + content_header(1, 0),
+    method(1, commands.Basic.Ack(7, True)) + method(1, commands.Basic.Nack(7, True, True)),
+]
+
+
+def read_everything(data: bytes) -> None:
+    """Do with bytes what a connection does with them."""
+    assembler = ContentAssembler(1000)
+    for kind, _, payload in frames.Splitter(131072).feed(data):
+        if kind == frames.HEADER:
+            if assembler.header(payload):
+                assembler.take()
+        elif kind == frames.BODY:
+            if assembler.body(payload):
+                assembler.take()
+        elif kind == frames.METHOD:
+            name = payload[:4]
+            if name in (frames.BASIC_ACK, frames.BASIC_NACK):
+                frames.decode_ack(payload)
+                continue
+            if name == frames.BASIC_DELIVER:
+                info = DeliveryInfo.from_deliver(payload)
+                repr((info, info.consumer_tag))
+            else:
+                frames.decode_method(payload)
+            if name in (frames.BASIC_DELIVER, frames.BASIC_GET_OK, frames.BASIC_RETURN):
+                assembler.begin(payload)
+
+
+@pytest.mark.parametrize('data', WELL_FORMED)
+def test_what_is_well_formed_is_read_without_an_error(data: bytes) -> None:
+    read_everything(data)
+
+
+@pytest.mark.parametrize('data', WELL_FORMED)
+def test_one_wrong_byte_anywhere_is_an_error_of_amqp_or_none(data: bytes) -> None:
+    errors = []
+    for at in range(len(data)):
+        for wrong in {0, 1, 0x7F, 0x80, 0xCE, 0xFF, *b'AFSTD', data[at] ^ 1}:
+            errors.append(refused(read_everything, data[:at] + bytes((wrong,)) + data[at + 1 :]))
+    assert None in errors
+    assert {error.code for error in errors if error is not None} <= {501, 502, 505}
+    assert all(error.text for error in errors if error is not None)
+
+
+@pytest.mark.limit(30)
+@given(st.sampled_from(WELL_FORMED), st.data())
+def test_many_wrong_bytes_are_an_error_of_amqp_or_none(data: bytes, draw: st.DataObject) -> None:
+    mutated = bytearray(data)
+    for at in draw.draw(st.lists(st.integers(7, len(data) - 1), min_size=1, max_size=6)):
+        mutated[at] = draw.draw(st.integers(0, 255))
+    error = refused(read_everything, bytes(mutated))
+    assert error is None or error.text
+
+
+@pytest.mark.limit(30)
+@given(st.sampled_from([kind.index for kind in METHODS]), st.binary(max_size=60))
+def test_any_payload_of_any_method_is_an_error_of_amqp_or_none(index: int, payload: bytes) -> None:
+    error = refused(frames.decode_method, struct.pack('>I', index) + payload)
+    assert error is None or isinstance(error, (FrameError, SyntaxError_))

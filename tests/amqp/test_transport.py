@@ -1,0 +1,352 @@
+"""The transport: what leaves in how many sends, in which order, and what happens when the peer does not read."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import pytest
+from gevent import socket
+from gevent.event import Event
+from gevent.queue import SimpleQueue
+from pamqp import commands
+
+from amphora.amqp import Message
+from amphora.amqp.transport import Transport
+from tests.amqp.scripted import Peer, ScriptedBroker
+from tests.waiting import eventually
+
+HIGH_WATER = 1_000_000
+
+
+class Wired:
+    """A transport, and the other end of its socket."""
+
+    def __init__(self, kind: int) -> None:
+        ours, self.peer = socket.socketpair(socket.AF_UNIX, kind)
+        self.data: SimpleQueue[bytes] = SimpleQueue()
+        self.lost: SimpleQueue[Exception] = SimpleQueue()
+        self.drained: list[int] = []
+        self.transport = Transport(ours, self.data.put, self.lost.put, self._drain, HIGH_WATER)
+        self.transport.start()
+
+    def _drain(self) -> None:
+        self.drained.append(self.transport.unsent)
+
+    def sends(self, until: bytes) -> list[bytes]:
+        """The pieces in which bytes left, up to the one that ends with `until`; for SEQPACKET, which keeps them."""
+        pieces = [self.peer.recv(1_000_000)]
+        while not pieces[-1].endswith(until):
+            pieces.append(self.peer.recv(1_000_000))
+        return pieces
+
+    def read(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            piece = self.peer.recv(size - len(data))
+            assert piece, 'the transport closed the socket'
+            data += piece
+        return bytes(data)
+
+
+@pytest.fixture
+def wire() -> Iterator[Callable[[int], Wired]]:
+    made: list[Wired] = []
+
+    def wire(kind: int) -> Wired:
+        made.append(Wired(kind))
+        return made[-1]
+
+    yield wire
+    for each in made:
+        each.transport.close()
+        each.peer.close()
+
+
+@pytest.fixture
+def packets(wire: Callable[[int], Wired]) -> Wired:
+    """A socket that keeps the borders of each send."""
+    return wire(socket.SOCK_SEQPACKET)
+
+
+@pytest.fixture
+def stream(wire: Callable[[int], Wired]) -> Wired:
+    return wire(socket.SOCK_STREAM)
+
+
+def test_the_first_write_of_an_iteration_leaves_at_once(packets: Wired) -> None:
+    packets.transport.write(b'first')
+
+    # No greenlet and no loop has run since.
+    packets.peer.setblocking(False)
+    assert packets.peer.recv(100) == b'first'
+    assert packets.transport.unsent == 0
+
+
+def test_all_other_writes_of_an_iteration_leave_as_one(packets: Wired) -> None:
+    for number in range(1000):
+        packets.transport.write(b'%d,' % number)
+    assert packets.sends(b'999,') == [b'0,', b''.join(b'%d,' % number for number in range(1, 1000))]
+
+
+def test_the_writes_of_many_greenlets_in_one_iteration_leave_as_two(packets: Wired) -> None:
+    writers = [gevent.spawn(packets.transport.write, b'%d,' % number) for number in range(100)]
+    gevent.joinall(writers)
+    pieces = packets.sends(b'99,')
+    assert pieces[0] == b'0,'
+    assert len(pieces) == 2
+
+
+def test_the_next_iteration_begins_with_a_write_at_once_again(packets: Wired) -> None:
+    for word in (b'one', b'two', b'three'):
+        packets.transport.write(word)
+        packets.peer.setblocking(False)
+        assert packets.peer.recv(100) == word
+        gevent.sleep(0)
+        gevent.sleep(0)
+
+
+def test_flush_sends_what_is_queued_now(packets: Wired) -> None:
+    packets.transport.write(b'first')
+    packets.transport.write(b'second')
+    packets.transport.flush()
+    packets.peer.setblocking(False)
+    assert [packets.peer.recv(100), packets.peer.recv(100)] == [b'first', b'second']
+
+
+def test_bytes_keep_their_order_whatever_the_socket_takes(stream: Wired) -> None:
+    chance = random.Random(2)
+    pieces = [chance.randbytes(chance.choice([1, 100, 10_000, 500_000, 2_000_000])) for _ in range(40)]
+    expected = b''.join(pieces)
+
+    def write() -> None:
+        for number, piece in enumerate(pieces):
+            stream.transport.write(piece)
+            if number % 7 == 0:
+                gevent.sleep(0)
+
+    writer = gevent.spawn(write)
+    got = stream.read(len(expected))
+
+    writer.get(timeout=5)
+    assert hashlib.sha256(got).digest() == hashlib.sha256(expected).digest()
+    assert eventually(lambda: stream.transport.unsent == 0)
+
+
+def test_a_peer_that_does_not_read_makes_it_congested_and_reading_makes_it_drain_once(stream: Wired) -> None:
+    transport = stream.transport
+    written = 0
+    while not transport.congested:
+        transport.write(b'x' * 50_000)
+        written += 50_000
+        assert written < 10 * HIGH_WATER
+    assert HIGH_WATER < transport.unsent <= HIGH_WATER + 50_000
+    gevent.sleep(0)
+    assert stream.drained == []
+
+    stream.read(written)
+
+    eventually(lambda: transport.unsent == 0)
+    assert not transport.congested
+    assert len(stream.drained) == 1
+    assert stream.drained[0] <= HIGH_WATER // 2
+
+
+def test_it_does_not_say_that_it_has_drained_when_nobody_found_it_congested(stream: Wired) -> None:
+    stream.transport.write(b'x' * (HIGH_WATER // 2))
+    stream.read(HIGH_WATER // 2)
+    eventually(lambda: stream.transport.unsent == 0)
+    assert stream.drained == []
+
+
+def test_received_bytes_are_handed_up(stream: Wired) -> None:
+    stream.peer.sendall(b'hello')
+    assert stream.data.get(timeout=5) == b'hello'
+
+
+def test_poll_reads_without_the_loop(stream: Wired) -> None:
+    stream.peer.send(b'hello')
+    assert stream.data.empty()
+    stream.transport.poll()
+    assert stream.data.get_nowait() == b'hello'
+
+
+def test_a_peer_that_hangs_up_is_told_once(stream: Wired) -> None:
+    stream.peer.close()
+    assert 'closed the socket' in str(stream.lost.get(timeout=5))
+    for _ in range(3):
+        stream.transport.write(b'x')
+        gevent.sleep(0)
+    assert stream.lost.empty()
+    assert stream.transport.closed
+
+
+def test_a_write_that_fails_is_told_from_the_loop_and_not_to_the_writer(stream: Wired) -> None:
+    stream.peer.close()
+    stream.transport.write(b'x')
+    assert stream.lost.empty()
+    assert isinstance(stream.lost.get(timeout=5), OSError)
+
+
+def test_nobody_is_told_of_the_end_by_close(stream: Wired) -> None:
+    stream.transport.write(b'last')
+    stream.transport.close()
+    stream.transport.close()
+    stream.transport.write(b'too late')
+    stream.transport.flush()
+    stream.transport.keep_alive(b'beat')
+    stream.transport.poll()
+    assert stream.peer.recv(100) == b'last'
+    assert stream.peer.recv(100) == b''
+    assert stream.lost.empty()
+    assert stream.transport.unsent == 0
+
+
+def test_a_heartbeat_from_another_thread_never_lands_inside_a_frame(stream: Wired) -> None:
+    # given a thread that sends heartbeats of one 0xff all the time
+    transport = stream.transport
+    beating = [True]
+
+    def beat() -> None:
+        while beating:
+            transport.keep_alive(b'\xff')
+            time.sleep(0)
+
+    beats = gevent.get_hub().threadpool.spawn(beat)
+
+    # when frames of 100,000 equal octets are written meanwhile, until a heartbeat has come as well
+    def write() -> None:
+        for number in range(200):
+            while transport.congested:
+                gevent.sleep(0)
+            transport.write(bytes((number,)) * 100_000)
+
+    writer = gevent.spawn(write)
+    got = bytearray()
+    try:
+        while len(got) <= 200 * 100_000:
+            got += stream.peer.recv(1_000_000)
+    finally:
+        beating.clear()
+    writer.get(timeout=5)
+    beats.get(timeout=5)
+
+    # then each frame is in one piece
+    at = number = 0
+    while at < len(got):
+        if got[at] == 0xFF:
+            at += 1
+            continue
+        assert got[at : at + 100_000] == bytes((number,)) * 100_000
+        at, number = at + 100_000, number + 1
+    assert number == 200
+
+
+# -- as a connection uses it -------------------------------------------------------------------------------------------
+
+
+def slow_reader(go_on: Event, last: bytes) -> Callable[[Peer], list[bytes]]:
+    """A broker that reads nothing after the channel is open until it may, and then everything up to a body."""
+
+    def script(peer: Peer) -> list[bytes]:
+        peer.accept()
+        peer.accept_channel()
+        go_on.wait()
+        bodies = []
+        while not bodies or bodies[-1] != last:
+            bodies.append(peer.expect_publish())
+        return bodies
+
+    return script
+
+
+def publish_all(channel: Any, bodies: list[bytes]) -> None:
+    for body in bodies:
+        channel.basic.publish(Message(body), routing_key='somewhere')
+
+
+def test_publishers_wait_while_the_peer_does_not_read_and_go_on_when_it_does() -> None:
+    go_on = Event()
+    bodies = [b'%d' % number * 10_000 for number in range(2000)]
+    with ScriptedBroker(slow_reader(go_on, bodies[-1])) as broker, broker.connect(high_water=HIGH_WATER) as connection:
+        publisher = gevent.spawn(publish_all, connection.channel(), bodies)
+        eventually(lambda: connection.congested)
+        publisher.join(0.1)
+        assert not publisher.ready()
+        assert connection.unsent <= HIGH_WATER + 50_000
+        drained = Event()
+        connection.drain_listeners.append(drained.set)
+
+        go_on.set()
+
+        assert broker.result() == bodies
+        assert drained.is_set()
+        publisher.get(timeout=5)
+
+
+def test_what_is_unsent_stays_bounded_however_many_publish() -> None:
+    go_on = Event()
+    body = b'x' * 20_000
+    most = 0
+    with ScriptedBroker(slow_reader(go_on, b'last')) as broker, broker.connect(high_water=HIGH_WATER) as connection:
+        channel = connection.channel()
+
+        def publish() -> None:
+            nonlocal most
+            for _ in range(5):
+                channel.basic.publish(Message(body), routing_key='somewhere')
+                most = max(most, connection.unsent)
+
+        publishers = [gevent.spawn(publish) for _ in range(200)]
+        eventually(lambda: connection.congested)
+        go_on.set()
+        gevent.joinall(publishers, timeout=15, raise_error=True)
+        assert all(publisher.ready() for publisher in publishers)
+        assert most <= HIGH_WATER + 25_000
+
+        channel.basic.publish(Message(b'last'), routing_key='somewhere')
+        assert len(broker.result()) == 1001
+
+
+def test_a_publisher_that_waits_for_a_peer_to_read_hears_of_its_channels_end() -> None:
+    closing = Event()
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.accept_channel()
+        closing.wait()
+        peer.say(commands.Channel.Close(404, 'NOT_FOUND', 60, 40), 1)
+        Event().wait()
+
+    with ScriptedBroker(script) as broker:
+        connection = broker.connect(high_water=100_000)
+        publisher = gevent.spawn(publish_all, connection.channel(), [b'x' * 50_000] * 1000)
+        eventually(lambda: connection.congested)
+        closing.set()
+
+        publisher.join(3)
+
+        assert publisher.ready()
+        assert '404' in str(publisher.exception)
+        connection.close()
+
+
+def test_a_publisher_that_waits_for_a_peer_to_read_hears_of_the_connections_end() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.accept_channel()
+        Event().wait()
+
+    with ScriptedBroker(script) as broker:
+        connection = broker.connect(high_water=100_000)
+        publisher = gevent.spawn(publish_all, connection.channel(), [b'x' * 50_000] * 1000)
+        eventually(lambda: connection.congested)
+
+        connection.close()
+
+        publisher.join(3)
+        assert 'closed by this side' in str(publisher.exception)

@@ -1,0 +1,129 @@
+"""A TCP proxy whose connections can be broken: bytes of a direction lost, all of them reset, new ones refused.
+
+It knows bytes and sockets, and nothing of AMQP.
+"""
+
+import struct
+
+import gevent
+from gevent import socket
+from gevent.server import StreamServer
+
+from tests.rabbitmq import HOST, free_ports
+
+TO_BROKER = 'to broker'
+FROM_BROKER = 'from broker'
+
+# On, with no time to linger: closing sends a reset instead of an orderly end.
+RESET_ON_CLOSE = struct.pack('ii', 1, 0)
+
+
+class Proxy:
+    """Relays connections to a port of this machine, from its construction to `close()`.
+
+    :param target: the port to relay to.
+    :ivar port: the port to connect to.
+    :ivar accepted: how many connections have come so far.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.accepted = 0
+        [self.port] = free_ports(1)
+        self._links: set[Link] = set()
+        self._server: StreamServer | None = None
+        self.admit()
+
+    def __enter__(self) -> 'Proxy':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        return f'amqp://guest:guest@{HOST}:{self.port}/'
+
+    @property
+    def open_links(self) -> int:
+        """How many connections there are now."""
+        return len(self._links)
+
+    def admit(self) -> None:
+        """Let connections in."""
+        if self._server is None:
+            self._server = StreamServer((HOST, self.port), self._relay)
+            self._server.start()
+
+    def refuse(self) -> None:
+        """Let no more connections in; those that are there stay."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def drop(self, direction: str) -> None:
+        """Lose all further bytes of a direction, of the connections that there are now: they stay open for good."""
+        for link in self._links:
+            link.dropped.add(direction)
+
+    def reset(self) -> None:
+        """End the connections that there are now, as a router that forgot them would."""
+        for link in list(self._links):
+            link.reset()
+
+    def close(self) -> None:
+        self.refuse()
+        self.reset()
+
+    def _relay(self, inside: socket.socket, _: object) -> None:
+        self.accepted += 1
+        try:
+            outside = socket.create_connection((HOST, self.target))
+        except OSError:
+            inside.close()
+            return
+        link = Link(inside, outside)
+        self._links.add(link)
+        try:
+            link.run()
+        finally:
+            self._links.discard(link)
+
+
+class Link:
+    """One connection through the proxy."""
+
+    def __init__(self, inside: socket.socket, outside: socket.socket) -> None:
+        self.dropped: set[str] = set()
+        self._sockets = (inside, outside)
+
+    def run(self) -> None:
+        """Relay until one side ends."""
+        inside, outside = self._sockets
+        pumps = [
+            gevent.spawn(self._pump, inside, outside, TO_BROKER),
+            gevent.spawn(self._pump, outside, inside, FROM_BROKER),
+        ]
+        try:
+            gevent.wait(pumps, count=1)
+        finally:
+            gevent.killall(pumps)
+            for each in self._sockets:
+                each.close()
+
+    def reset(self) -> None:
+        for each in self._sockets:
+            try:
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+                # Wakes the pumps, whose end closes the sockets.
+                each.shutdown(socket.SHUT_RD)
+            except OSError:
+                pass
+
+    def _pump(self, source: socket.socket, sink: socket.socket, direction: str) -> None:
+        try:
+            while data := source.recv(65536):
+                if direction not in self.dropped:
+                    sink.sendall(data)
+        except OSError:
+            return
