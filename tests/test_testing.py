@@ -165,9 +165,9 @@ def test_who_is_refused_comes_in_when_it_accepts_again(broker):
 
 def test_calls_to_a_blocked_broker_end_at_their_timeout_and_go_on_when_it_is_unblocked(broker):
     with running_server([echo], broker=broker) as client:
-        # Who has not published yet is no publisher to the broker, nor to RabbitMQ: its first message would be taken.
-        client.call.echo('first')
         broker.block('no room')
+        # The broker blocks a connection when it publishes, as RabbitMQ does: the message that it does so for is taken.
+        client.call.echo('first')
         for _ in range(3):
             began = monotonic()
             with pytest.raises(NoResult):
