@@ -110,7 +110,7 @@ class Publication:
         if self.on_settled is not None:
             self.on_settled(self, acked)
         if self.suspect and self.publisher is not None:
-            self.publisher.flush()
+            self.publisher.go_on()
 
     def refused(self, error: Exception) -> None:
         """It will not be sent."""
@@ -166,6 +166,8 @@ class Publisher:
         # Waiting for the broker, by number. A dict, so that one whose time is over leaves at once.
         self._held: dict[int, Publication] = {}
         self._held_bytes = 0
+        # Whether a suspect is on its way: nothing else is until it is settled, or the wrong one would be blamed.
+        self._alone = False
         session.attach(self)
 
     def __repr__(self) -> str:
@@ -191,6 +193,7 @@ class Publisher:
             channel is None
             or connection is None
             or self._held
+            or self._alone
             or connection.blocked is not None
             or connection.congested
         ):
@@ -280,7 +283,7 @@ class Publisher:
         """Write what is held, as far as the broker takes it now."""
         channel, connection = self._channel, self._connection
         while self._held and channel is not None and connection is not None:
-            if channel.closed or connection.blocked is not None or connection.congested:
+            if self._alone or channel.closed or connection.blocked is not None or connection.congested:
                 return
             number, publication = next(iter(self._held.items()))
             if publication.suspect and channel.confirms:
@@ -293,6 +296,13 @@ class Publisher:
                 # Found out only now: this broker agreed on smaller frames than were assumed.
                 logger.error('message %s cannot be sent: %s', publication.message_id, error)
                 publication.refused(error)
+            # Unless its time was over, or it could not be encoded, it is the only one that is unconfirmed.
+            self._alone = publication.suspect and bool(channel.confirms)
+
+    def go_on(self) -> None:
+        """The suspect that was alone on its way is settled."""
+        self._alone = False
+        self.flush()
 
     # -- as a user of the session --------------------------------------------------------------------------------------
 
@@ -309,6 +319,7 @@ class Publisher:
             connection.blocked_listeners.append(lambda _: self.flush())
             connection.drain_listeners.append(self.flush)
         self._channel, self._connection = channel, connection
+        self._alone = False
         # What was lost unconfirmed has been held behind what was held before it.
         self._held = dict(sorted(self._held.items()))
         self.flush()
