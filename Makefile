@@ -5,9 +5,10 @@ VENV := .venv
 # Named after the interpreter, so that another PYTHON makes another environment.
 STAMP := $(VENV)/.made-with-$(subst /,-,$(PYTHON))
 ARGS ?=
+SECONDS ?= 3600
 
 .DEFAULT_GOAL := help
-.PHONY: help venv rabbitmq demo test lint types docs check format clean
+.PHONY: help venv rabbitmq demo test faults fuzz lint types docs check format clean
 
 help: ## Show this list
 	@echo 'make TARGET, where TARGET is one of'
@@ -28,6 +29,12 @@ demo: venv ## Start an embedded broker, a server and a client, and see calls ret
 
 test: venv rabbitmq ## Run the tests against a private RabbitMQ (ARGS='-k words -x' goes to pytest)
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+faults: venv rabbitmq ## Inject every fault at its full size, and print the table of how each was survived (half an hour)
+	$(VENV)/bin/python -m pytest tests/faults tests/hostile --full --fault-table docs/topics/fault-table.txt $(ARGS)
+
+fuzz: venv rabbitmq ## Fuzz for an hour (SECONDS=60 for a minute); what it finds is kept in tests/hostile/corpus
+	$(VENV)/bin/python -m pytest tests/hostile/test_fuzzing.py --fuzz-seconds $(SECONDS) $(ARGS)
 
 lint: venv ## Check style, format and who imports whom
 	$(VENV)/bin/ruff check .

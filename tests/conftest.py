@@ -5,14 +5,23 @@ Nothing here patches the standard library: amphora has to work in a process that
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import gevent
 import pytest
 
+from amphora import AmqpRpcClient, AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer
+from tests.parties import Client, Gate, Server, Stopwatch
 from tests.rabbitmq import RabbitNode
+from tests.rows import Rows
 
 DEFAULT_LIMIT = 60
+
+# How long a client or server may take to stop.
+STOP_LIMIT = 10
 
 # By how much the last resort, a thread that ends the whole run, comes after a test's own limit.
 LAST_RESORT_MARGIN = 60
@@ -28,15 +37,27 @@ class LimitExceeded(gevent.Timeout):
         return f'the test ran longer than its {self.seconds} s (set another with @pytest.mark.limit(seconds))'
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption('--full', action='store_true', help='inject each fault at its full size, as `make faults` does')
+    parser.addoption('--fuzz-seconds', type=float, default=60, help='seconds that fuzzing takes in all (60)')
+    parser.addoption('--fault-table', type=Path, metavar='FILE', help='write there what became of each fault')
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        'markers', f'limit(seconds): how long the test may run, {DEFAULT_LIMIT} s unless given; raises in the test'
+        'markers',
+        f'limit(seconds, full): how long the test may run, {DEFAULT_LIMIT} s unless given, and with --full; raises in '
+        'the test',
     )
+    config.addinivalue_line('markers', 'row(*rows): which faults, of those in tests/rows.py, the test is about')
+    config.pluginmanager.register(Rows(config.getoption('--fault-table')), 'rows')
 
 
 def limit_of(item: pytest.Item) -> float:
     marker = item.get_closest_marker('limit')
-    return marker.args[0] if marker else DEFAULT_LIMIT
+    if marker is None:
+        return DEFAULT_LIMIT
+    return marker.kwargs['full'] if 'full' in marker.kwargs and item.config.getoption('--full') else marker.args[0]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,6 +70,12 @@ def limit(request: pytest.FixtureRequest) -> Iterator[None]:
     """End a test that waits for something that never happens."""
     with LimitExceeded(limit_of(request.node)):
         yield
+
+
+@pytest.fixture(scope='session')
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether faults are to be injected at their full size."""
+    return bool(request.config.getoption('--full'))
 
 
 @pytest.fixture(scope='session')
@@ -78,3 +105,98 @@ def vhost(rabbit: RabbitNode) -> Iterator[str]:
     rabbit.ctl('set_permissions', '-p', name, 'guest', '.*', '.*', '.*')
     yield name
     rabbit.ctl('delete_vhost', name)
+
+
+@pytest.fixture
+def stopped_at_the_end() -> Iterator[list[Any]]:
+    """Clients and servers to stop when the test is over, the youngest first."""
+    started: list[Any] = []
+    yield started
+    for one in reversed(started):
+        with gevent.Timeout(STOP_LIMIT):
+            one.stop()
+
+
+@pytest.fixture
+def server(amqp_url: str, service: str, stopped_at_the_end: list[Any]) -> Server:
+    """Makes a server with functions, under their own names or those in `named`, and starts it unless told otherwise."""
+
+    def make(
+        *functions: Callable[..., Any],
+        named: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
+        kind: type = AmqpRpcServer,
+        serve: bool = True,
+        **options: Any,
+    ) -> Any:
+        made = kind(service, **{'amqp_url': amqp_url, **options})
+        stopped_at_the_end.append(made)
+        for function in functions:
+            made.add_function(function)
+        for name, function in named.items():
+            made.add_function(function, name=name)
+        if serve:
+            made.serve()
+        return made
+
+    return make
+
+
+@pytest.fixture
+def client(amqp_url: str, service: str, stopped_at_the_end: list[Any]) -> Client:
+    """Makes a client; its timeout is short enough for a test that goes wrong to say so."""
+
+    def make(*, kind: type = AmqpRpcClient, **options: Any) -> Any:
+        made = kind(service, **{'amqp_url': amqp_url, 'timeout': 10, **options})
+        stopped_at_the_end.append(made)
+        return made
+
+    return make
+
+
+@pytest.fixture
+def fanout_server(server: Server) -> Server:
+    def make(*functions: Callable[..., Any], **options: Any) -> Any:
+        return server(*functions, kind=AmqpRpcFanoutServer, **options)
+
+    return make
+
+
+@pytest.fixture
+def fanout_client(client: Client) -> Client:
+    def make(**options: Any) -> Any:
+        return client(kind=AmqpRpcFanoutClient, **options)
+
+    return make
+
+
+@pytest.fixture
+def stopwatch() -> type[Stopwatch]:
+    return Stopwatch
+
+
+@pytest.fixture
+def gate(stopped_at_the_end: list[Any]) -> Iterator[Gate]:
+    """What `server(gate.function())` serves as `wait`; opened at the test's end at the latest."""
+    made = Gate()
+    yield made
+    made.open()
+
+
+@pytest.fixture
+def elsewhere() -> Callable[..., Any]:
+    """Calls a function in a thread that is not this one, and returns or raises as it does."""
+
+    def outcome(function: Callable[..., Any], *args: Any) -> tuple[Any, Exception | None]:
+        # gevent prints what is raised in a thread.
+        try:
+            return function(*args), None
+        except Exception as error:
+            return None, error
+
+    def call(function: Callable[..., Any], *args: Any) -> Any:
+        returned, raised = gevent.get_hub().threadpool.spawn(outcome, function, *args).get(timeout=5)
+        if raised is not None:
+            raise raised
+        return returned
+
+    return call

@@ -1,4 +1,4 @@
-"""A TCP proxy whose connections can be broken: bytes of a direction lost, all of them reset, new ones refused.
+"""A TCP proxy whose connections can be broken: delayed, slowed down, bytes of a direction lost, reset, cut, refused.
 
 It knows bytes and sockets, and nothing of AMQP.
 """
@@ -24,11 +24,17 @@ class Proxy:
     :param target: the port to relay to.
     :ivar port: the port to connect to.
     :ivar accepted: how many connections have come so far.
+    :ivar delay: seconds by which all bytes are held up, either way.
+    :ivar rate: bytes a second that each connection takes, either way; None: as many as there are.
+    :ivar cut_at: resets a connection when so many bytes have gone, the sum of both ways; None: never.
     """
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.accepted = 0
+        self.delay = 0.0
+        self.rate: float | None = None
+        self.cut_at: int | None = None
         [self.port] = free_ports(1)
         self._links: set[Link] = set()
         self._server: StreamServer | None = None
@@ -82,7 +88,7 @@ class Proxy:
         except OSError:
             inside.close()
             return
-        link = Link(inside, outside)
+        link = Link(self, inside, outside)
         self._links.add(link)
         try:
             link.run()
@@ -93,8 +99,10 @@ class Proxy:
 class Link:
     """One connection through the proxy."""
 
-    def __init__(self, inside: socket.socket, outside: socket.socket) -> None:
+    def __init__(self, proxy: Proxy, inside: socket.socket, outside: socket.socket) -> None:
         self.dropped: set[str] = set()
+        self._proxy = proxy
+        self._relayed = 0
         self._sockets = (inside, outside)
 
     def run(self) -> None:
@@ -121,9 +129,17 @@ class Link:
                 pass
 
     def _pump(self, source: socket.socket, sink: socket.socket, direction: str) -> None:
+        proxy = self._proxy
         try:
-            while data := source.recv(65536):
-                if direction not in self.dropped:
-                    sink.sendall(data)
+            # A slow link has small buffers: what is read here is no longer the sender's to worry about.
+            while data := source.recv(65536 if proxy.rate is None else 1024):
+                gevent.sleep(proxy.delay + (0 if proxy.rate is None else len(data) / proxy.rate))
+                if direction in self.dropped:
+                    continue
+                room = None if proxy.cut_at is None else max(0, proxy.cut_at - self._relayed)
+                sink.sendall(data[:room])
+                self._relayed += len(data[:room])
+                if room is not None and len(data) >= room:
+                    self.reset()
         except OSError:
             return

@@ -20,9 +20,9 @@ from amphora import (
     Unroutable,
     WrongThread,
 )
+from tests.parties import Client, Gate, Server, Stopwatch
 from tests.proxy import Proxy
 from tests.rabbitmq import RabbitNode
-from tests.rpc.conftest import Client, Gate, Server, Stopwatch
 from tests.rpc.peer import Peer
 from tests.waiting import eventually
 

@@ -11,8 +11,8 @@ import pytest
 from gevent.event import AsyncResult
 
 from amphora import BufferFull, NoResult, PrettyCaller, RemoteException, WrongRequest
+from tests.parties import Client, Gate, Server, Stopwatch
 from tests.proxy import Proxy
-from tests.rpc.conftest import Client, Gate, Server, Stopwatch
 from tests.rpc.peer import Peer, body_of
 from tests.waiting import eventually
 

@@ -10,7 +10,7 @@ import pytest
 
 import amphora
 from amphora import AmphoraError, NoResult, RemoteException, WrongRequest, WrongResult
-from tests.rpc.conftest import Client, Server
+from tests.parties import Client, Server
 from tests.rpc.peer import Peer
 
 

@@ -19,8 +19,8 @@ from amphora import (
     Unroutable,
     WrongRequest,
 )
+from tests.parties import Client, Gate, Server
 from tests.rabbitmq import RabbitNode
-from tests.rpc.conftest import Client, Gate, Server
 from tests.rpc.peer import Peer, body_of
 from tests.waiting import eventually
 

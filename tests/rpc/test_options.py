@@ -16,9 +16,9 @@ from gevent.server import StreamServer
 
 from amphora import AmqpError, AmqpRpcClient, AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer, NotSent
 from tests.amqp.certificates import Authority
+from tests.parties import Client, Gate, Server
 from tests.proxy import Proxy
 from tests.rabbitmq import HOST, RabbitNode, free_ports
-from tests.rpc.conftest import Client, Gate, Server
 from tests.rpc.peer import Peer
 from tests.waiting import eventually
 

@@ -11,8 +11,8 @@ import gevent
 import pytest
 
 from amphora import AmqpRpcClient, WrongThread
+from tests.parties import Client, Gate, Server, Stopwatch
 from tests.rabbitmq import RabbitNode
-from tests.rpc.conftest import Client, Gate, Server, Stopwatch
 from tests.rpc.peer import Peer
 from tests.waiting import eventually
 

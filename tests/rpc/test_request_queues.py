@@ -7,9 +7,9 @@ import pytest
 
 from amphora import NotSent, Unroutable
 from amphora.amqp import NotFound, PreconditionFailed
+from tests.parties import Client, Server
 from tests.proxy import Proxy
 from tests.rabbitmq import RabbitNode
-from tests.rpc.conftest import Client, Server
 from tests.rpc.peer import Peer, body_of
 from tests.waiting import eventually
 

@@ -12,7 +12,7 @@ import pytest
 
 from amphora import RemoteException, RpcJsonSerializer, RpcMsgPackSerializer, WrongRequest, WrongResult
 from amphora.serializer import AbstractRpcSerializer
-from tests.rpc.conftest import Client, Server
+from tests.parties import Client, Server
 from tests.rpc.peer import Peer
 
 

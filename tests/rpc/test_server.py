@@ -21,7 +21,7 @@ from amphora import (
     WrongRequest,
     WrongThread,
 )
-from tests.rpc.conftest import Client, Gate, Server
+from tests.parties import Client, Gate, Server
 from tests.rpc.peer import Peer
 from tests.waiting import eventually
 

@@ -12,8 +12,8 @@ import gevent
 import pytest
 from gevent import subprocess
 
+from tests.parties import Client, Gate, Server
 from tests.rabbitmq import RabbitNode
-from tests.rpc.conftest import Client, Gate, Server
 from tests.rpc.peer import Peer
 from tests.waiting import eventually
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from amphora import AmqpRpcClient, WrongRequest
-from tests.rpc.conftest import Client, Server
+from tests.parties import Client, Server
 from tests.rpc.peer import Peer, body_of
 
 

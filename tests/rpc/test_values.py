@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from amphora import RemoteException, RpcJsonSerializer, RpcMsgPackSerializer
-from tests.rpc.conftest import Client, Server
+from tests.parties import Client, Server
 from tests.rpc.peer import Peer
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from amphora import RemoteException, WrongRequest
 from amphora.amqp import Message, PublishReturned
+from tests.parties import Client, Gate, Server
 from tests.rabbitmq import RabbitNode
-from tests.rpc.conftest import Client, Gate, Server
 from tests.rpc.peer import Peer, body_of
 from tests.waiting import eventually
 

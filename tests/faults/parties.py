@@ -1,0 +1,65 @@
+"""Limits that the faults share, and a server in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent import subprocess
+
+from tests.ledger import Ledger
+from tests.waiting import eventually
+
+# Seconds; the product's own default is ten.
+HEARTBEAT = 1
+# Reconnecting takes at most so long once the port is open.
+RECONNECT = 3
+# The largest body that the broker takes, in bytes: less than what amphora takes it for.
+BROKER_LIMIT = 1_000_000
+
+
+#: makes ledgers, `ledger_of(client, timeout)`
+Ledgers = Callable[..., Ledger]
+
+
+class ServerProcess:
+    """A `doubling_server` in a process of its own.
+
+    :ivar begun: the numbers whose doubling has begun.
+    :ivar done: the numbers that were doubled.
+    """
+
+    def __init__(self, process: subprocess.Popen) -> None:
+        self.begun: list[int] = []
+        self.done: list[int] = []
+        self._up = False
+        self.process = process
+        self._reader = gevent.spawn(self._read)
+        eventually(lambda: self._up, 20)
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            word, *numbers = line.split()
+            if word == 'up':
+                self._up = True
+            else:
+                (self.begun if word == 'began' else self.done).extend(map(int, numbers))
+
+    def kill(self) -> None:
+        self.process.kill()
+        self._join()
+
+    def terminate(self) -> int:
+        """End it with SIGTERM; gives its exit status."""
+        self.process.terminate()
+        return self._join()
+
+    def _join(self) -> int:
+        status: int = self.process.wait(timeout=10)
+        self._reader.join(timeout=5)
+        return status
+
+
+def connected(*parties: Any) -> bool:
+    return all(each._publishing.connection and each._consuming.connection for each in parties)

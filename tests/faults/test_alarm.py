@@ -1,0 +1,82 @@
+"""The broker is short of memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import gevent
+import gevent.event
+import pytest
+
+from amphora import NoResult, NotSent
+from tests.faults.parties import Ledgers, connected
+from tests.ledger import GRACE
+from tests.parties import Client, Server, Stopwatch
+from tests.waiting import eventually
+
+
+@pytest.mark.row('8')
+def test_calls_time_out_on_time_during_a_memory_alarm_and_go_on_within_a_second_of_its_end(
+    ledger_of: Ledgers, server: Server, client: Client, memory_alarm: Callable[[bool], None]
+) -> None:
+    calling = client()
+    ledger = ledger_of(calling)
+    server(ledger.double())
+    ledger.call(range(10))
+    ledger.check()
+
+    memory_alarm(True)
+    for _ in range(3):
+        began = time.monotonic()
+        with pytest.raises(NoResult):
+            calling.call(timeout=0.5).double(-1)
+        assert time.monotonic() - began <= 0.5 + GRACE
+    # The broker said that it blocks when the first request came; what came later was not sent.
+    with pytest.raises(NotSent):
+        calling.call(timeout=0.2).double(-2)
+    ledger.call(range(10, 110))
+
+    memory_alarm(False)
+
+    eventually(lambda: ledger.ended == 110, 1)
+    ledger.wait()
+    assert not ledger.errors
+    assert ledger.executed[-2] == 0
+
+
+@pytest.mark.row('8')
+def test_requests_are_taken_during_a_memory_alarm(
+    ledger_of: Ledgers, server: Server, client: Client, memory_alarm: Callable[[bool], None]
+) -> None:
+    ledger = ledger_of(client())
+    serving = server(ledger.double(), serve=False)
+    ledger.call(range(20))
+    eventually(lambda: ledger.sent == 20 and connected(ledger.client))
+    eventually(lambda: not ledger.client._publisher._channel.confirms)
+
+    memory_alarm(True)
+    serving.serve()
+    eventually(lambda: len(ledger.executed) == 20)
+    memory_alarm(False)
+
+    eventually(lambda: ledger.ended == 20, 1)
+    ledger.check()
+    assert not ledger.duplicated
+
+
+@pytest.mark.row('8')
+def test_making_a_queue_ends_on_time_during_a_memory_alarm(
+    client: Client, memory_alarm: Callable[[bool], None], service: str, stopwatch: type[Stopwatch]
+) -> None:
+    calling = client(timeout=1)
+    calling.create_new_request_queue(f'{service}_before')
+    memory_alarm(True)
+    with pytest.raises(NoResult):
+        calling.call(timeout=0.3).double(1)
+    watch = stopwatch()
+
+    with gevent.Timeout(5), pytest.raises(NotSent):
+        calling.create_new_request_queue(f'{service}_during')
+
+    assert watch.seconds <= 1 + GRACE
