@@ -61,7 +61,7 @@ def bury(properties: Properties, queue: str, deliveries: int, reason: str) -> di
 
 
 def revive(properties: Properties) -> tuple[str | None, dict[str, Any]]:
-    """The queue that a dead letter came from, None when it does not say, and the properties of the request as it was."""
+    """The queue that a dead letter came from (None: it does not say), and the properties of the request as it was."""
     headers = properties.get('headers') or {}
     queue = headers.get(QUEUE)
     revived = {**properties, 'headers': _other_headers(properties)}
