@@ -422,7 +422,7 @@ class AmqpRpcClient:
             self._publishing.start()
             self._consuming.start()
         if not nowait:
-            self._publishing.wait_ready()
+            self._publishing.wait_ready(until_stopped=True)
             self._stopped.wait()
 
     def stop(self) -> None:

@@ -30,6 +30,21 @@ class Job:
         self._delivery = delivery
         self._intake = intake
 
+    @property
+    def queue(self) -> str:
+        """Name of the queue it was taken from."""
+        return self._delivery.consumer.queue
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether it may have been delivered before."""
+        return self._delivery.redelivered
+
+    @property
+    def stale(self) -> bool:
+        """Whether its channel has ended: the broker delivers it again, or has done so."""
+        return self._delivery.stale
+
     def done(self) -> None:
         """It is answered: ack."""
         self._delivery.ack()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from itertools import count
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import gevent
@@ -210,18 +210,20 @@ class Publisher:
 
         :raises BufferFull: when too much is waiting for the broker.
         """
-        if self._is_full():
+        if self.full:
             now = monotonic()
             for publication in list(self._held.values()):
                 if publication.deadline is not None and publication.deadline <= now:
                     self.withdraw(publication)
-        if self._is_full():
+        if self.full:
             raise BufferFull(
                 '%d messages of %d bytes are waiting for the broker; at most %d or %d bytes may'
                 % (len(self._held), self._held_bytes, self._hold_count, self._hold_bytes)
             )
 
-    def _is_full(self) -> bool:
+    @property
+    def full(self) -> bool:
+        """Whether as much is held as may be."""
         return len(self._held) >= self._hold_count or self._held_bytes >= self._hold_bytes
 
     def hold(self, publication: Publication) -> None:
@@ -290,6 +292,9 @@ class Publisher:
                 return  # goes on when those before it are settled
             del self._held[number]
             self._held_bytes -= len(publication.body)
+            if 'timestamp' in publication.properties:
+                # Expirations are counted from here.
+                publication.properties['timestamp'] = time()
             try:
                 self._write(channel, publication)
             except ValueError as error:

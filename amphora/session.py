@@ -134,20 +134,27 @@ class Session:
         if connection is not None:
             connection.close()
         self._disconnected()
+        self._ready.set()  # whoever waits looks whether to go on
 
     def wake(self) -> None:
         """Something is missing: converge soon."""
         self._wake.set()
 
-    def wait_ready(self, deadline: Deadline = Deadline()) -> Connection | None:  # noqa: B008  # a constant
+    def wait_ready(
+        self,
+        deadline: Deadline = Deadline(),  # noqa: B008  # a constant
+        until_stopped: bool = False,
+    ) -> Connection | None:
         """Block until there is a connection with everything declared; None when there is none by the deadline.
 
+        :param until_stopped: give up when the session is stopped meanwhile; by default it may be started again.
         :raises AmqpError: the session's `refusal`, as soon as there is one.
         """
+        greenlet = self._greenlet
         while self.connection is None or self.refusal is not None:
             if self.refusal is not None:
                 raise self.refusal.with_traceback(None)
-            if deadline.expired(monotonic()):
+            if deadline.expired(monotonic()) or (until_stopped and self._greenlet is not greenlet):
                 return None
             self._ready.wait(deadline.remaining(monotonic()))
             self._ready.clear()
