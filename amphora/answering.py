@@ -12,9 +12,11 @@ from time import time
 from typing import Any
 
 import gevent
+from gevent.event import Event
 
 from amphora.amqp import AccessRefused, Channel, Message, PreconditionFailed
 from amphora.amqp.content import MAX_MESSAGE_SIZE
+from amphora.custody import Custody
 from amphora.dead_letters import MAX_DELIVERIES, bury, dead_queue
 from amphora.dialects import Dialect
 from amphora.dialects.base import Encoded
@@ -24,7 +26,7 @@ from amphora.errors import AmqpError, IgnoreRequest, RemoteException, WrongReque
 from amphora.intake import REQUEUE_DELAY, Job
 from amphora.publisher import Publication, Publisher
 from amphora.recent import Key, Recent
-from amphora.redelivery import count_deliveries, is_counted, seems_expired, send_again, was_ignored
+from amphora.redelivery import count_deliveries, seems_expired, send_again, was_ignored
 from amphora.session import Session
 from amphora.topology import Queue
 
@@ -34,6 +36,8 @@ logger = logging.getLogger('amphora.server')
 GONE_COUNT = 1000
 #: seconds that setting a request aside may take, before it goes back to its queue
 BURY_TIMEOUT = 10.0
+#: how many deliveries of a request may come to grief before it runs alone, among others of its like
+ALONE_AFTER = 3
 #: class name of the error that the caller of a request that was set aside gets
 DEAD_LETTER = 'DeadLetter'
 # How often to look whether there is room for replies again, in seconds.
@@ -69,9 +73,14 @@ class Answering:
         self._publisher = publisher
         self._dead_queue = Queue(dead_queue(service), queue_arguments)
         self._shared = shared
+        self._custody = Custody(session, service, queue_arguments)
         # Requests in hand, until their reply is confirmed: the delivery that runs, and those that came meanwhile and
         # wait for its answer.
         self._in_hand: dict[Key, list[Job]] = {}
+        # How many requests are being sent again, and whether there are none.
+        self._sending = 0
+        self._all_sent = Event()
+        self._all_sent.set()
         # Whether the broker lets this server publish to its queues by their names.
         self._may_send_again = True
         self._recent: Recent[Encoded] = Recent()
@@ -94,19 +103,12 @@ class Answering:
                 job.give_back()
                 return
         key = (reply_to, id)
-        jobs = self._in_hand.get(key)
-        if jobs is not None:
-            logger.debug('request %.100s came again before it was answered', id)
-            # It came again because the channel of an earlier delivery has ended: no need to keep that one.
-            for each in [each for each in jobs if each.stale]:
-                jobs.remove(each)
-                each.done()
-            jobs.append(job)
+        if self._joins(key, job):
             return
         answer = self._recent.get(key)
         if answer is not None:
             logger.debug('request %.100s came again: answered from memory', id)
-        elif self._shared and self._goes_back(job, id, reply_to):
+        elif self._shared and (self._goes_back(job, id, reply_to) or self._joins(key, job)):
             return
         self._in_hand[key] = [job]
         try:
@@ -122,6 +124,19 @@ class Answering:
             for each in self._in_hand.pop(key, ()):
                 each.give_back()
             raise
+
+    def _joins(self, key: Key, job: Job) -> bool:
+        """Whether the request is in hand already: then this delivery of it ends as that one does."""
+        jobs = self._in_hand.get(key)
+        if jobs is None:
+            return False
+        logger.debug('request %.100s came again before it was answered', key[1])
+        # It came again because the channel of an earlier delivery has ended: no need to keep that one.
+        for each in [each for each in jobs if each.stale]:
+            jobs.remove(each)
+            each.done()
+        jobs.append(job)
+        return True
 
     def _run(self, id: str, reply_to: str, properties: dict[str, Any], body: bytes) -> Encoded | None:
         """The reply to a request; None when the function does not want to answer."""
@@ -195,19 +210,34 @@ class Answering:
     def _goes_back(self, job: Job, id: str, reply_to: str) -> bool:
         """Whether a request is not for this delivery to run: it goes back to its queue, or is set aside."""
         properties = job.message.properties
-        if not job.redelivered and seems_expired(properties, time()):
-            # It has waited on its way, most likely because a function has held this process up. The broker is the
-            # judge, so that clocks which differ do no harm: it drops what has expired, and delivers the rest again.
-            logger.info('request %.100s seems to have expired on its way', id)
-            job.give_back()
-            return True
-        deliveries = count_deliveries(properties, job.redelivered)
+        if seems_expired(properties, time()):
+            if 'expiration' not in properties:
+                # It was sent again by a server, whose word is taken for it.
+                job.drop()
+                return True
+            if not job.redelivered:
+                # It has waited on its way, most likely because a function has held this process up. The broker is the
+                # judge, so that clocks which differ do no harm: it drops what has expired, and delivers the rest again.
+                logger.info('request %.100s seems to have expired on its way', id)
+                job.give_back()
+                return True
+        if job.alone or not self._may_send_again:
+            return False
+        deliveries = count_deliveries(properties)
         if deliveries >= MAX_DELIVERIES:
             self._bury(job, deliveries, id, reply_to)
-        elif job.redelivered and self._may_send_again and not is_counted(properties):
+        elif deliveries >= ALONE_AFTER:
+            logger.warning('request %.100s has come to grief %d times: it runs alone', id, deliveries)
+            self._custody.run(job, send_again(properties, deliveries + 1, time()), self.answer)
+        elif job.redelivered:
             logger.debug('request %.100s was delivered before: it is counted and sent again', id)
-            self._send_instead([job], job.queue, send_again(properties, deliveries, time()))
+            self._send_instead([job], job.queue, send_again(properties, deliveries + 1, time()))
         else:
+            if deliveries:
+                # If this is the end of the server, the broker shall have the acks of what was sent again: or it would
+                # have two of each.
+                self._all_sent.wait()
+                gevent.sleep(0)
             return False
         return True
 
@@ -227,7 +257,8 @@ class Answering:
     def _pass_on(self, key: Key, job: Job) -> None:
         # A copy and not the request itself, which would look as if this delivery had come to grief.
         properties = job.message.properties
-        deliveries = count_deliveries(properties, False)
+        # This delivery has not: so it does not count.
+        deliveries = count_deliveries(properties) - job.alone
         self._send_instead(self._in_hand.pop(key), job.queue, send_again(properties, deliveries, time(), ignored=True))
 
     def _bury(self, job: Job, deliveries: int, id: str, reply_to: str) -> None:
@@ -257,7 +288,16 @@ class Answering:
     def _send_instead(self, jobs: list[Job], queue: str, properties: dict[str, Any]) -> None:
         """Publish a request with other properties; the deliveries that it came by are acked when the broker has it."""
 
+        self._sending += 1
+        self._all_sent.clear()
+
+        def on_ended() -> None:
+            self._sending -= 1
+            if not self._sending:
+                self._all_sent.set()
+
         def on_settled(publication: Publication, acked: bool) -> None:
+            on_ended()
             for job in jobs:
                 if acked and publication.returned is None:
                     job.done()
@@ -265,6 +305,7 @@ class Answering:
                     job.give_back()
 
         def on_refused(publication: Publication, error: Exception) -> None:
+            on_ended()
             if isinstance(error, AccessRefused):
                 logger.error(
                     'this server may not publish to the default exchange, so requests that kill it are not noticed: %s',

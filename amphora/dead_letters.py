@@ -1,4 +1,4 @@
-"""Dead letters: requests that were set aside because each delivery of them ended without an answer.
+"""Dead letters: requests that were set aside because each delivery of them came to grief.
 
 Knows what a request looks like in the queue of dead letters, and how it becomes a request again; sends nothing.
 Properties are those of AMQP.
@@ -13,7 +13,7 @@ from typing import Any
 #: how many deliveries a request may have before it is set aside
 MAX_DELIVERIES = 5
 
-#: header: how many deliveries have ended without an answer
+#: header: how many deliveries have come to grief: their server ended, or lost the broker, before it had answered
 DELIVERIES = 'x-amphora-deliveries'
 #: header: the queue that a dead letter was taken from
 QUEUE = 'x-amphora-queue'
@@ -23,7 +23,8 @@ REASON = 'x-amphora-reason'
 TIME = 'x-amphora-time'
 #: what all headers of amphora's own begin with
 PREFIX = 'x-amphora-'
-#: header of a quorum queue: how many deliveries of a message have ended without an ack
+#: header of a quorum queue, which counts what was given back as well
+#: (https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling)
 DELIVERY_COUNT = 'x-delivery-count'
 
 Properties = Mapping[str, Any]

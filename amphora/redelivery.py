@@ -1,8 +1,8 @@
 """What a request that was delivered before says of itself, and what it says when it is sent to its queue again.
 
-A classic queue says of a message no more than that it was delivered before. So a server that gets one sends a copy, in
-whose headers the deliveries are counted, and acks the one it got: each delivery of a request that kills its server
-leaves a trace then. A quorum queue counts by itself.
+RabbitMQ says of a message no more than that it was delivered before, whatever became of it. So a server that gets one
+sends a copy, in whose headers the deliveries are counted, and acks the one it got: each delivery that has come to grief
+leaves a trace then.
 
 Knows properties (AMQP's) and time; sends nothing.
 """
@@ -26,21 +26,10 @@ def _headers(properties: Properties) -> Mapping[str, Any]:
     return properties.get('headers') or {}
 
 
-def is_counted(properties: Properties) -> bool:
-    """Whether the queue itself has counted the deliveries before this one
-    (https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling)."""
-    return DELIVERY_COUNT in _headers(properties)
-
-
-def count_deliveries(properties: Properties, redelivered: bool) -> int:
-    """How many deliveries before this one have ended without an answer.
-
-    :param redelivered: whether the broker says that it was delivered before.
-    """
-    headers = _headers(properties)
-    counts = (headers.get(name) for name in (DELIVERIES, DELIVERY_COUNT))
-    known = sum(count for count in counts if isinstance(count, int) and count > 0)
-    return known + (redelivered and not is_counted(properties))
+def count_deliveries(properties: Properties) -> int:
+    """How many deliveries have come to grief, as far as the request itself knows."""
+    count = _headers(properties).get(DELIVERIES)
+    return count if isinstance(count, int) else 0
 
 
 def was_ignored(properties: Properties) -> bool:
@@ -53,8 +42,6 @@ def seems_expired(properties: Properties, now: float) -> bool:
 
     :param now: seconds since 1970.
     """
-    if 'expiration' not in properties:
-        return False
     deadline = _deadline(properties)
     return deadline is not None and now * 1000 > deadline
 

@@ -8,8 +8,11 @@ import gevent
 import gevent.event
 import pytest
 
+from amphora import IgnoreRequest, RemoteException
+from amphora.amqp import Connection
 from tests.faults.parties import Ledgers, ServerProcess
 from tests.parties import Client, Server
+from tests.rabbitmq import RabbitNode
 from tests.waiting import eventually
 
 
@@ -65,3 +68,68 @@ def test_a_timeout_that_a_function_leaves_behind_harms_no_later_request(
     ledger.check()
     with gevent.Timeout(3):
         serving.stop()
+
+
+@pytest.mark.row('20')
+@pytest.mark.parametrize('queue_type', ['classic', 'quorum'])
+def test_a_request_that_kills_its_server_each_time_is_set_aside_after_five_deliveries(
+    queue_type: str,
+    ledger_of: Ledgers,
+    client: Client,
+    server_process: Callable[..., ServerProcess],
+    node: RabbitNode,
+    service: str,
+) -> None:
+    def live() -> None:
+        # Whatever kills the server, it is started again, as by a supervisor.
+        while True:
+            lives.append(server_process(ledger, 0, queue_type=queue_type))
+            lives[-1].wait()
+
+    calling = client(queue_type=queue_type)
+    ledger = ledger_of(calling, timeout=40)
+    lives: list[ServerProcess] = []
+    supervisor = gevent.spawn(live)
+    stop: list[bool] = []
+    ledger.keep_calling(lambda: bool(stop), callers=5)
+
+    with pytest.raises(RemoteException) as raised:
+        calling.call(timeout=40).die()
+
+    # Others go on, and their server dies no more.
+    deaths, ended = len(lives), ledger.ended
+    eventually(lambda: ledger.ended > ended + 100, 20)
+    stop.append(True)
+    ledger.check()
+    supervisor.kill()
+    assert raised.value.error_type == 'DeadLetter'
+    assert '5 times' in str(raised.value)
+    assert deaths == len(lives) == 6
+    with Connection.from_url(node.url) as connection, connection.channel() as channel:
+        dead = channel.basic.get(f'rpc_{service}_dead', no_ack=True)
+    assert b'"die"' in dead.body
+    assert dead.properties['headers']['x-amphora-queue'] == f'rpc_{service}_request'
+    assert dead.properties['headers']['x-amphora-deliveries'] == 5
+    assert 'delivered 5 times' in dead.properties['headers']['x-amphora-reason']
+
+
+@pytest.mark.row('20')
+def test_requests_that_servers_give_back_or_ignore_are_never_set_aside(
+    ledger_of: Ledgers, server: Server, client: Client, service: str, node: RabbitNode
+) -> None:
+    refusals = []
+
+    def double(number: int) -> int:
+        refusals.append(number)
+        raise IgnoreRequest
+
+    servers = [server(double) for _ in range(7)]
+    ledger = ledger_of(client(), timeout=30)
+    ledger.call([1])
+
+    eventually(lambda: len(refusals) > 6, 20)
+    for each in servers:
+        each.add_function(ledger.double())
+
+    ledger.check()
+    assert f'rpc_{service}_dead' not in node.list_queues()
