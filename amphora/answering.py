@@ -105,13 +105,13 @@ class Answering:
         key = (reply_to, id)
         if self._joins(key, job):
             return
-        answer = self._recent.get(key)
-        if answer is not None:
-            logger.debug('request %.100s came again: answered from memory', id)
-        elif self._shared and (self._goes_back(job, id, reply_to) or self._joins(key, job)):
-            return
-        self._in_hand[key] = [job]
         try:
+            answer = self._recent.get(key)
+            if answer is not None:
+                logger.debug('request %.100s came again: answered from memory', id)
+            elif self._shared and (self._goes_back(job, id, reply_to) or self._joins(key, job)):
+                return
+            self._in_hand[key] = [job]
             if answer is None:
                 answer = self._run(id, reply_to, properties, body)
             if answer is None:
@@ -121,8 +121,9 @@ class Answering:
             self._reply(key, answer)
         except BaseException:
             # Ctrl-C, or a mistake of ours: another server may do better.
-            for each in self._in_hand.pop(key, ()):
-                each.give_back()
+            for each in self._in_hand.pop(key, (job,)):
+                if not each.ended:
+                    each.give_back()
             raise
 
     def _joins(self, key: Key, job: Job) -> bool:

@@ -33,6 +33,7 @@ from amphora.session import Session
 from amphora.settings import make_settings
 from amphora.timing import Deadline
 from amphora.topology import Binding, Exchange, Queue, Record, Topology
+from amphora.watchdog import watchdog
 from amphora.workers import Workers
 
 logger = logging.getLogger('amphora.server')
@@ -93,6 +94,8 @@ class AmqpRpcServer:
         # Starting and stopping take turns.
         self._life = RLock()
         self._stopped = Event()
+        # Whether the watchdog looks after the hub for this server.
+        self._watched = False
         name = 'amphora server %s' % service_name
         self._publishing = Session(self._settings, self._topology, name + ' (publishes)')
         self._consuming = Session(self._settings, self._topology, name + ' (consumes)')
@@ -281,6 +284,9 @@ class AmqpRpcServer:
         self._check_thread()
         with self._life:
             self._stopped.clear()
+            if not self._watched:
+                self._watched = True
+                watchdog.watch()
             if self._own_intake is None:
                 self._own_intake = self._start_intake(self._queue, self._settings.prefetch)
             self._start_sessions()
@@ -333,6 +339,9 @@ class AmqpRpcServer:
             self.stop_consumer()
             self.stop_publisher()
             self._workers.dismiss()
+            if self._watched:
+                self._watched = False
+                watchdog.unwatch()
             self._stopped.set()
 
     def stop_publisher(self) -> None:

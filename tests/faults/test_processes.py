@@ -10,7 +10,7 @@ import pytest
 
 from amphora import IgnoreRequest, RemoteException
 from amphora.amqp import Connection
-from tests.faults.parties import Ledgers, ServerProcess
+from tests.faults.parties import HEARTBEAT, Ledgers, ServerProcess
 from tests.parties import Client, Server
 from tests.rabbitmq import RabbitNode
 from tests.waiting import eventually
@@ -133,3 +133,45 @@ def test_requests_that_servers_give_back_or_ignore_are_never_set_aside(
 
     ledger.check()
     assert f'rpc_{service}_dead' not in node.list_queues()
+
+
+@pytest.mark.row('25')
+def test_a_function_that_burns_the_cpu_costs_no_connection_and_is_named_in_the_log(
+    ledger_of: Ledgers, client: Client, server_process: Callable[..., ServerProcess]
+) -> None:
+    calling = client()
+    ledger = ledger_of(calling)
+    burning = server_process(ledger, 0, heartbeat=HEARTBEAT)
+    ledger.call(range(10))
+    ledger.wait()
+
+    calling.call(timeout=20).burn(4 * HEARTBEAT)
+
+    ledger.call(range(10, 20))
+    ledger.check()
+    assert not ledger.duplicated
+    eventually(lambda: any('free again' in line for line in burning.stderr))
+    [said, *_] = burning.stderr
+    assert "function 'burn'" in said
+    assert 'held the hub' in said
+    assert not [line for line in burning.stderr if 'session' in line or 'lost' in line or 'closed' in line]
+
+
+@pytest.mark.row('25')
+def test_what_expires_while_a_function_holds_its_server_is_not_run(
+    ledger_of: Ledgers, client: Client, server_process: Callable[..., ServerProcess]
+) -> None:
+    calling = client()
+    ledger = ledger_of(calling, timeout=0.5)
+    burning = server_process(ledger, 0)
+    calling.call.burn(0)
+
+    burnt = calling.defer(timeout=20).burn(3)
+    ledger.call(range(20))
+    ledger.wait()
+    burnt.get(timeout=20)
+    calling.call.burn(0)
+
+    assert len(ledger.errors) == 20
+    assert not ledger.executed
+    assert not burning.done
