@@ -55,8 +55,18 @@ DELETE_TIMEOUT = 1.0
 
 _OPTIONS = frozenset(('function_name', 'routing_key', 'timeout', 'wait_publish'))
 
+# Those of this process, for a child that it forks.
+_clients: weakref.WeakSet[AmqpRpcClient] = weakref.WeakSet()
 # Clients that are connected, or try to be: a program that ends without `stop` may still owe the broker requests.
 _working: weakref.WeakSet[AmqpRpcClient] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for client in list(_clients):
+        client._abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_all)
 
 
 @atexit.register
@@ -73,7 +83,8 @@ class AmqpRpcClient:
     """Calls functions of a service's servers.
 
     :param service_name: namespace of the service.
-    :param uuid: names this client; None: a random one. Two clients of one uuid would steal each other's replies.
+    :param uuid: names this client; None: a random one. Two clients of one uuid would steal each other's replies; so the
+        copy of a client in a forked child takes a random one when it is first used.
     :param serializer: makes and reads the bodies, see `amphora.serializer`; the server must use the same.
     :param timeout: seconds that a call waits for its result unless told otherwise.
     :param autostart: connect now, in the background; False: when `serve` is called. Calls made before wait.
@@ -95,28 +106,40 @@ class AmqpRpcClient:
         **options: Any,
     ) -> None:
         self.service_name = check_name(service_name, 'service_name')
-        self.uuid = check_name(uuid, 'uuid') if uuid is not None else str(uuid4())
         self.serializer = serializer
         self.timeout = check_seconds(timeout, 'timeout', MAX_TIMEOUT)
+        #: replies that nobody waited for: late ones, second ones, strangers'
+        self.ignored_replies = 0
         self._settings = make_settings(**options)
         self._dialect = Native(service_name, serializer, self._settings.delivery_mode)
         self._request_exchange = request_exchange(service_name)
-        self._reply_queue = Queue(reply_queue(service_name, self.uuid), (('x-expires', REPLY_QUEUE_EXPIRES),))
-        self._topology = Topology(self._records())
+        self._tunings: dict[str, Tuning] = {}
         self._hub = gevent.get_hub()
+        self._call = PrettyCaller(self._do_call, _OPTIONS, 'call')
+        self._defer = PrettyCaller(self._do_defer, _OPTIONS, 'defer')
+        self._set_up(check_name(uuid, 'uuid') if uuid is not None else str(uuid4()))
+        _clients.add(self)
+        if autostart:
+            self.serve()
+
+    def _set_up(self, uuid: str) -> None:
+        """Make everything that belongs to one process."""
+        self.uuid = uuid
+        self._reply_queue = Queue(reply_queue(self.service_name, uuid), (('x-expires', REPLY_QUEUE_EXPIRES),))
+        self._topology = Topology(self._records())
         self._pending = Pending(self._on_expired)
         # A uuid4 whose last twelve digits count: as unique, and without the system call that a fresh one costs.
         self._id_prefix = str(uuid4())[:24]
         self._ids = count(1)
-        self._tunings: dict[str, Tuning] = {}
         # Set when the work on queues that was asked for last has ended.
         self._queue_work = Event()
         self._queue_work.set()
         # Starting and stopping take turns.
         self._life = RLock()
         self._stopped = Event()
-        self._pid = os.getpid()
-        name = 'amphora client %s' % service_name
+        # Whether this is a forked child's copy of a client that its parent made.
+        self._forked = False
+        name = 'amphora client %s' % self.service_name
         self._publishing = Session(self._settings, self._topology, name + ' (publishes)')
         # Queues of one's own are the publishing session's alone: what it has removed the other must not declare again.
         self._consuming = Session(self._settings, Topology(self._records()), name + ' (consumes)')
@@ -125,11 +148,19 @@ class AmqpRpcClient:
             self._consuming, self._reply_queue.name, self._on_delivery, no_ack=not self._settings.confirm
         )
         self._to_ack: Delivery | None = None
-        #: replies that nobody waited for: late ones, second ones, strangers'
-        self.ignored_replies = 0
-        self._call = PrettyCaller(self._do_call, _OPTIONS, 'call')
-        self._defer = PrettyCaller(self._do_defer, _OPTIONS, 'defer')
-        if autostart:
+
+    def _abandon(self) -> None:
+        """In a forked child: what was made is the parent's."""
+        self._forked = True
+        self._pending.abandon()
+
+    def _start_afresh(self) -> None:
+        """In a forked child, when the client is used there: connections, reply queue and request ids of its own."""
+        gevent.reinit()  # os.fork() does it only where it is patched
+        was_working, topology = self in _working, self._topology
+        self._set_up(str(uuid4()))
+        self._topology.add(*(record for record in topology if not topology.is_essential(record)))
+        if was_working:
             self.serve()
 
     def _records(self) -> list[Record]:
@@ -181,6 +212,7 @@ class AmqpRpcClient:
         return self._defer
 
     def _do_call(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]) -> Any:
+        self._check_thread()
         timeout = self._timeout(options)
         entry = Entry(self._next_id(), monotonic() + timeout, Waiter(self._hub))
         self._send(entry, function, args, kwargs, options)
@@ -195,6 +227,7 @@ class AmqpRpcClient:
     def _do_defer(
         self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
     ) -> AsyncResult[Any]:
+        self._check_thread()
         self._publisher.check_room()
         timeout = self._timeout(options)
         result = Deferred()
@@ -207,7 +240,6 @@ class AmqpRpcClient:
     def _send(
         self, entry: Entry, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
     ) -> None:
-        self._check_thread()
         routing_key = options.get('routing_key')
         if routing_key is None:
             routing_key = self._tune(function, args, kwargs) if function in self._tunings else ''
@@ -456,10 +488,10 @@ class AmqpRpcClient:
             self._consuming.stop()
 
     def _check_thread(self) -> None:
-        if self._pid != os.getpid():
-            raise WrongThread('%r was made before this process was forked; make a client in the child' % self)
         if gevent.get_hub() is not self._hub:
             raise WrongThread('%r belongs to another thread; make a client in this one' % self)
+        if self._forked:
+            self._start_afresh()
 
     def _stop_consuming(self) -> None:
         self._consumer.cancel()
@@ -478,7 +510,7 @@ class AmqpRpcClient:
 
     def _stop_at_exit(self) -> None:
         # Not in a forked child, whose parent goes on with these connections; not from a thread that is not ours.
-        if self._pid != os.getpid() or self._hub is not gevent.get_hub():
+        if self._forked or self._hub is not gevent.get_hub():
             return
         if self._publisher.held:
             # The program may have ended before there was a connection: give it a chance.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, TypeVar, overload
@@ -52,6 +53,18 @@ STOP_TIMEOUT = 30.0
 _POLL = 0.01
 
 
+# Those of this process, for a child that it forks.
+_servers: weakref.WeakSet[AmqpRpcServer] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for server in list(_servers):
+        server._forked = True
+
+
+os.register_at_fork(after_in_child=_abandon_all)
+
+
 class AmqpRpcServer:
     """Runs functions for the clients of a service.
 
@@ -84,26 +97,34 @@ class AmqpRpcServer:
             raise ValueError("the service %r is introspection's own: take another name" % service_name)
         self.service_name = check_name(service_name, 'service_name')
         self.serializer = serializer
-        self.uuid = str(uuid4())
         self._settings = make_settings(**options)
         self._dialect: Dialect = Native(service_name, serializer, self._settings.delivery_mode)
         self._functions = FunctionTable()
-        self._topology = Topology(self._records())
         self._hub = gevent.get_hub()
-        self._pid = os.getpid()
+        self._fresh_greenlets = fresh_greenlets
+        self._is_introspected = introspection
+        self._set_up()
+        _servers.add(self)
+
+    def _set_up(self) -> None:
+        """Make everything that belongs to one process."""
+        self.uuid = str(uuid4())
+        self._topology = Topology(self._records())
         # Starting and stopping take turns.
         self._life = RLock()
         self._stopped = Event()
+        # Whether this is a forked child's copy of a server that its parent made.
+        self._forked = False
         # Whether the watchdog looks after the hub for this server.
         self._watched = False
-        name = 'amphora server %s' % service_name
+        name = 'amphora server %s' % self.service_name
         self._publishing = Session(self._settings, self._topology, name + ' (publishes)')
         self._consuming = Session(self._settings, self._topology, name + ' (consumes)')
         self._publisher = Publisher(
             self._publishing, self._settings.confirm, lambda message: self._answering.on_returned(message)
         )
         self._answering = Answering(
-            service_name,
+            self.service_name,
             self._dialect,
             self._functions,
             self._publishing,
@@ -111,9 +132,9 @@ class AmqpRpcServer:
             self._settings.request_queue_arguments,
             self._shares_queues,
         )
-        self._workers = Workers(self._answering.answer, 0 if fresh_greenlets else self._settings.prefetch)
+        self._workers = Workers(self._answering.answer, 0 if self._fresh_greenlets else self._settings.prefetch)
         self._introspection: Introspection | None = None
-        if introspection:
+        if self._is_introspected:
             self._introspection = Introspection(self._describe, self.uuid, self._consuming, self._publisher)
         # What takes requests: the service's own queue from serve() on, and each receive_from_queue.
         self._own_intake: Intake | None = None
@@ -379,10 +400,12 @@ class AmqpRpcServer:
             )
 
     def _check_thread(self) -> None:
-        if self._pid != os.getpid():
-            raise WrongThread('%r was made before this process was forked; make a server in the child' % self)
         if gevent.get_hub() is not self._hub:
             raise WrongThread('%r belongs to another thread; make a server in this one' % self)
+        if self._forked:
+            # The parent goes on with what was made. This one has its functions, and does nothing until it is told to.
+            gevent.reinit()  # os.fork() does it only where it is patched
+            self._set_up()
 
 
 class AmqpRpcFanoutServer(AmqpRpcServer):

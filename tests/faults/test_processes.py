@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 
 import gevent
 import gevent.event
 import pytest
+from gevent import subprocess
 
 from amphora import IgnoreRequest, RemoteException
 from amphora.amqp import Connection
@@ -175,3 +178,88 @@ def test_what_expires_while_a_function_holds_its_server_is_not_run(
     assert len(ledger.errors) == 20
     assert not ledger.executed
     assert not burning.done
+
+
+FORKING = """
+import os
+import sys
+{patch}
+from amphora import AmqpRpcClient, AmqpRpcServer
+
+server = AmqpRpcServer(sys.argv[1])
+server.add_function(lambda x, y: x + y, name='add')
+server.add_function(os.getpid, name='pid')
+server.serve()
+client = AmqpRpcClient(sys.argv[1])
+assert client.call.add(2, 3) == 5
+uuid = client.uuid
+under_way = client.defer.add(1, 1)
+
+child = os.fork()
+if not child:
+    # Of the same names, and nothing that is shared; the server is not one until it is told to serve.
+    assert client.call.pid() == os.getppid()
+    assert client.uuid != uuid
+    print('child', [client.call.add(n, n) for n in range(3)], flush=True)
+    server.serve()
+    assert server.wait_ready(5)
+    assert os.getpid() in [client.call.pid() for _ in range(10)]
+    print('child serves', flush=True)
+    client.stop()
+    server.stop()
+    os._exit(0)
+print('parent', [client.call.add(n, 1) for n in range(3)], under_way.get(), flush=True)
+{wait}
+assert client.call.pid() == os.getpid()
+print('parent', client.call.add(2, 3), client.ignored_replies, flush=True)
+client.stop()
+server.stop()
+"""
+
+
+@pytest.mark.row('24')
+@pytest.mark.parametrize(
+    'patch', ['', 'from gevent import monkey; monkey.patch_all()'], ids=['nothing patched', 'everything patched']
+)
+def test_a_forked_child_has_connections_of_its_own_and_the_parents_go_on(
+    patch: str, node: RabbitNode, service: str
+) -> None:
+    # Whoever waits for a child without gevent stops the parent's server.
+    wait = 'os.waitpid(child, 0)' if patch else 'while not os.waitpid(child, os.WNOHANG)[0]: client.call.add(0, 0)'
+    process = subprocess.Popen(
+        [sys.executable, '-c', FORKING.format(patch=patch, wait=wait), service],
+        env={**os.environ, 'AMPHORA_AMQP_URL': node.url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
+    output, errors = process.communicate(timeout=30)
+
+    assert (process.returncode, errors) == (0, '')
+    assert sorted(output.splitlines()) == [
+        'child [0, 2, 4]',
+        'child serves',
+        'parent 5 0',
+        'parent [1, 2, 3] 2',
+    ]
+
+
+@pytest.mark.row('24')
+def test_a_child_that_forks_inside_a_function_leaves_its_parents_server_alone(
+    ledger_of: Ledgers, server: Server, client: Client
+) -> None:
+    def fork() -> int:
+        child = os.fork()
+        if not child:
+            os._exit(7)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    calling = client()
+    ledger = ledger_of(calling)
+    server(ledger.double(), fork)
+
+    assert [calling.call.fork() for _ in range(3)] == [7, 7, 7]
+
+    ledger.call(range(20))
+    ledger.check()
+    assert not ledger.duplicated
