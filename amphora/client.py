@@ -34,9 +34,9 @@ from amphora.dialects.native import (
     response_exchange,
 )
 from amphora.envelope import Request
-from amphora.errors import AmqpError, NoResult, NotSent, QueueFull, Unroutable, WrongThread
+from amphora.errors import AmqpError, BufferFull, NoResult, NotSent, QueueFull, Unroutable, WrongThread
 from amphora.pending import Deferred, DeferredEntry, Entry, Pending
-from amphora.publisher import Publication, Publisher
+from amphora.publisher import BUFFER_BYTES, BUFFER_COUNT, Publication, Publisher
 from amphora.serializer import AbstractRpcSerializer, RpcJsonSerializer
 from amphora.session import Session
 from amphora.settings import make_settings
@@ -48,10 +48,19 @@ logger = logging.getLogger('amphora.client')
 REPLY_QUEUE_EXPIRES = 600_000
 #: the longest timeout, in seconds: RabbitMQ counts a message's expiration in 32 bits of milliseconds
 MAX_TIMEOUT = 4_294_967
+#: how many calls may wait for their results
+MAX_PENDING = 1_000_000
+#: the most that `buffer_bytes` may be
+MAX_BUFFER_BYTES = 1 << 40
+#: what `defer` may do when the buffer is full
+BUFFER_FULL = ('raise', 'wait')
 #: seconds that `stop` waits for the broker to confirm what was sent
 STOP_TIMEOUT = 5.0
 #: seconds that `stop` waits for the broker to delete the reply queue
 DELETE_TIMEOUT = 1.0
+
+# How often a full buffer is looked at, in seconds.
+_POLL = 0.01
 
 _OPTIONS = frozenset(('function_name', 'routing_key', 'timeout', 'wait_publish'))
 
@@ -88,6 +97,10 @@ class AmqpRpcClient:
     :param serializer: makes and reads the bodies, see `amphora.serializer`; the server must use the same.
     :param timeout: seconds that a call waits for its result unless told otherwise.
     :param autostart: connect now, in the background; False: when `serve` is called. Calls made before wait.
+    :param buffer_count: number of requests that may wait for the broker, to be sent or to be confirmed.
+    :param buffer_bytes: number of bytes of them that may wait to be sent.
+    :param buffer_full: what `defer` does when more would have to wait: ``raise`` `BufferFull` at once, or ``wait`` for
+        room, for as long as its timeout lasts. `call` waits anyway.
     :param options: the way to the broker, see `amphora.settings.make_settings`: amqp_url, amqp_host, amqp_port,
         amqp_user, amqp_password, amqp_vhost, amqp_ssl, heartbeat (seconds), persistent, confirm, queue_type.
     :raises TypeError: an option is unknown or of the wrong type.
@@ -103,11 +116,21 @@ class AmqpRpcClient:
         serializer: type[AbstractRpcSerializer] | AbstractRpcSerializer = RpcJsonSerializer,
         timeout: float = 60,
         autostart: bool = True,
+        buffer_count: int = BUFFER_COUNT,
+        buffer_bytes: int = BUFFER_BYTES,
+        buffer_full: str = 'raise',
         **options: Any,
     ) -> None:
         self.service_name = check_name(service_name, 'service_name')
         self.serializer = serializer
         self.timeout = check_seconds(timeout, 'timeout', MAX_TIMEOUT)
+        self._buffer = (
+            check_integer(buffer_count, 'buffer_count', 1, MAX_PENDING),
+            check_integer(buffer_bytes, 'buffer_bytes', 1, MAX_BUFFER_BYTES),
+        )
+        if buffer_full not in BUFFER_FULL:
+            raise ValueError('buffer_full must be one of %s, not %r' % (', '.join(BUFFER_FULL), buffer_full))
+        self._buffer_waits = buffer_full == 'wait'
         #: replies that nobody waited for: late ones, second ones, strangers'
         self.ignored_replies = 0
         self._settings = make_settings(**options)
@@ -143,7 +166,7 @@ class AmqpRpcClient:
         self._publishing = Session(self._settings, self._topology, name + ' (publishes)')
         # Queues of one's own are the publishing session's alone: what it has removed the other must not declare again.
         self._consuming = Session(self._settings, Topology(self._records()), name + ' (consumes)')
-        self._publisher = Publisher(self._publishing, self._settings.confirm, self._on_returned)
+        self._publisher = Publisher(self._publishing, self._settings.confirm, self._on_returned, *self._buffer)
         self._consumer = Consumer(
             self._consuming, self._reply_queue.name, self._on_delivery, no_ack=not self._settings.confirm
         )
@@ -207,14 +230,17 @@ class AmqpRpcClient:
         what `call` would. A result that nobody holds, and nobody has linked a callback to, is forgotten; its request is
         still sent.
 
-        :raises BufferFull: too many requests already wait for the broker; this one was not accepted.
+        :raises BufferFull: too many requests already wait for the broker, and with ``buffer_full='wait'`` did so until
+            the timeout; this one was not accepted.
         """
         return self._defer
 
     def _do_call(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]) -> Any:
         self._check_thread()
-        timeout = self._timeout(options)
-        entry = Entry(self._next_id(), monotonic() + timeout, Waiter(self._hub))
+        deadline = monotonic() + self._timeout(options)
+        if self._is_full() and not self._wait_for_room(deadline):
+            raise NotSent('too many requests waited for the broker, until the timeout')
+        entry = Entry(self._next_id(), deadline, Waiter(self._hub))
         self._send(entry, function, args, kwargs, options)
         try:
             message: Message = entry.wait()
@@ -228,14 +254,30 @@ class AmqpRpcClient:
         self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
     ) -> AsyncResult[Any]:
         self._check_thread()
-        self._publisher.check_room()
-        timeout = self._timeout(options)
+        deadline = monotonic() + self._timeout(options)
+        if self._is_full() and not self._wait_for_room(deadline if self._buffer_waits else 0):
+            raise BufferFull(
+                '%d requests wait for the broker, and %d for their results; at most %d requests of %d bytes may wait'
+                % (self._publisher.held, len(self._pending), *self._buffer)
+            )
         result = Deferred()
-        entry = DeferredEntry(self._next_id(), monotonic() + timeout, result, self._decode, self._pending.drop)
+        entry = DeferredEntry(self._next_id(), deadline, result, self._decode, self._pending.drop)
         self._send(entry, function, args, kwargs, options)
         if options.get('wait_publish'):
             entry.publication.wait()
         return result
+
+    def _is_full(self) -> bool:
+        return self._publisher.full or len(self._pending) >= MAX_PENDING
+
+    def _wait_for_room(self, deadline: float) -> bool:
+        """Block until one more request can be accepted; False when none can until the deadline."""
+        self._publisher.withdraw_expired()
+        while self._is_full():
+            if monotonic() >= deadline:
+                return False
+            gevent.sleep(_POLL)
+        return True
 
     def _send(
         self, entry: Entry, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
