@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 
@@ -14,7 +15,7 @@ from gevent import subprocess
 from amphora import IgnoreRequest, RemoteException
 from amphora.amqp import Connection
 from tests.faults.parties import HEARTBEAT, Ledgers, ServerProcess
-from tests.parties import Client, Server
+from tests.parties import Client, Gate, Server
 from tests.rabbitmq import RabbitNode
 from tests.waiting import eventually
 
@@ -263,3 +264,55 @@ def test_a_child_that_forks_inside_a_function_leaves_its_parents_server_alone(
     ledger.call(range(20))
     ledger.check()
     assert not ledger.duplicated
+
+
+CALLING = """
+import sys
+
+import gevent
+
+from amphora import AmqpRpcClient
+
+client = AmqpRpcClient(sys.argv[1], timeout=60)
+print('calling', flush=True)
+gevent.joinall([gevent.spawn(client.call.wait, number) for number in range(int(sys.argv[2]))])
+"""
+
+
+@pytest.mark.row('12')
+def test_a_client_that_is_killed_during_its_calls_is_one_line_in_the_servers_log(
+    ledger_of: Ledgers,
+    server: Server,
+    client: Client,
+    gate: Gate,
+    node: RabbitNode,
+    service: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    calling = client()
+    ledger = ledger_of(calling)
+    serving = server(ledger.double(), gate.function())
+    ledger.call(range(10))
+    ledger.check()
+    doomed = subprocess.Popen(
+        [sys.executable, '-c', CALLING, service, '50'], env={**os.environ, 'AMPHORA_AMQP_URL': node.url}
+    )
+    eventually(lambda: len(gate.entered) == 50, 20)
+    caplog.set_level('INFO', 'amphora')
+    caplog.clear()
+
+    doomed.kill()
+    doomed.wait()
+    # Its reply queue waits for it to come back; somebody has to clear up for the replies to come back instead.
+    replies = re.compile(f'rpc_{service}_(?!{calling.uuid}).*_response')
+    [queue] = filter(replies.fullmatch, node.list_queues())
+    with Connection.from_url(node.url) as connection, connection.channel() as channel:
+        channel.queue.delete(queue)
+    gate.open()
+    eventually(lambda: not serving._answering._in_hand)
+
+    ledger.call(range(10, 20))
+    ledger.check()
+    said = [record.getMessage() for record in caplog.records if record.name.startswith('amphora')]
+    assert len(said) == 1
+    assert 'is gone' in said[0]
