@@ -101,7 +101,11 @@ class AmqpRpcClient:
         self._settings = make_settings(**options)
         self._dialect = Native(service_name, serializer, self._settings.delivery_mode)
         self._request_exchange = request_exchange(service_name)
-        self._reply_queue = Queue(reply_queue(service_name, self.uuid), (('x-expires', REPLY_QUEUE_EXPIRES),))
+        # On several nodes when requests are: the results of calls would be gone with its one node.
+        self._reply_queue = Queue(
+            reply_queue(service_name, self.uuid),
+            (*self._settings.request_queue_arguments, ('x-expires', REPLY_QUEUE_EXPIRES)),
+        )
         self._topology = Topology(self._records())
         self._hub = gevent.get_hub()
         self._pending = Pending(self._on_expired)
@@ -120,7 +124,9 @@ class AmqpRpcClient:
         self._publishing = Session(self._settings, self._topology, name + ' (publishes)')
         # Queues of one's own are the publishing session's alone: what it has removed the other must not declare again.
         self._consuming = Session(self._settings, Topology(self._records()), name + ' (consumes)')
-        self._publisher = Publisher(self._publishing, self._settings.confirm, self._on_returned)
+        self._publisher = Publisher(
+            self._publishing, self._settings.confirm, self._on_returned, patience=self._settings.patience
+        )
         self._consumer = Consumer(
             self._consuming, self._reply_queue.name, self._on_delivery, no_ack=not self._settings.confirm
         )
@@ -271,8 +277,7 @@ class AmqpRpcClient:
     def _on_settled(self, publication: Publication, acked: bool) -> None:
         # A returned request has failed already: its return came first.
         if not acked and publication.returned is None:
-            error = QueueFull('the broker refused the request: the queue is full', _executed(publication))
-            self._pending.fail(publication.message_id, error)
+            self._pending.fail(publication.message_id, _queue_full(publication))
 
     def _on_returned(self, message: Message) -> None:
         info = message.return_info
@@ -294,7 +299,9 @@ class AmqpRpcClient:
         publication: Publication = entry.publication
         self._publisher.withdraw(publication)
         error: NoResult
-        if publication.written:
+        if publication.turned_away:
+            error = _queue_full(publication)
+        elif publication.written:
             error = NoResult('no result in time; the call may have run, or may be running')
         else:
             error = NotSent('the broker was away, or took no messages, until the timeout')
@@ -470,7 +477,11 @@ class AmqpRpcClient:
             return
         try:
             self._consuming.with_channel(
-                lambda channel: channel.queue.delete(self._reply_queue.name, if_unused=True), DELETE_TIMEOUT
+                # Of a quorum queue RabbitMQ does not say whether it is used, and closes the connection.
+                lambda channel: channel.queue.delete(
+                    self._reply_queue.name, if_unused=self._settings.queue_type != 'quorum'
+                ),
+                DELETE_TIMEOUT,
             )
         except AmqpError as error:
             # It expires by itself; this is only tidier.
@@ -491,6 +502,11 @@ class AmqpRpcClient:
 def _executed(publication: Publication) -> bool | None:
     """What is known of a request that the broker did not take: when it was sent before, that one may have run."""
     return None if publication.repeated else False
+
+
+def _queue_full(publication: Publication) -> QueueFull:
+    text = 'the broker refused the request: the queue is full, or too many of its nodes are down'
+    return QueueFull(text, _executed(publication))
 
 
 class AmqpRpcFanoutClient(AmqpRpcClient):

@@ -112,7 +112,9 @@ class AmqpRpcServer:
         name = 'amphora server %s' % service_name
         self._publishing = Session(self._settings, self._topology, name + ' (publishes)')
         self._consuming = Session(self._settings, self._topology, name + ' (consumes)')
-        self._publisher = Publisher(self._publishing, self._settings.confirm, self._on_returned)
+        self._publisher = Publisher(
+            self._publishing, self._settings.confirm, self._on_returned, patience=self._settings.patience
+        )
         self._introspection: Introspection | None = None
         if introspection:
             self._introspection = Introspection(self._describe, self.uuid, self._consuming, self._publisher)
