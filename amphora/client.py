@@ -303,6 +303,8 @@ class AmqpRpcClient:
             error = _queue_full(publication)
         elif publication.written:
             error = NoResult('no result in time; the call may have run, or may be running')
+            # Somebody may have deleted what its reply comes by, the exchange or the binding: that nobody tells.
+            self._consuming.wake()
         else:
             error = NotSent('the broker was away, or took no messages, until the timeout')
         entry.throw(error)
