@@ -159,7 +159,7 @@ def test_a_queue_with_other_arguments_is_named_to_the_caller_and_nothing_else_br
     calling = client()
     ledger = ledger_of(calling)
     serving = server(ledger.double())
-    seconds = 15 if full else 3
+    seconds = 10 if full else 3
 
     watch = stopwatch()
     while watch.seconds < seconds:
