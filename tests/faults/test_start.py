@@ -56,7 +56,8 @@ def obstacle(node: RabbitNode, proxy: Proxy, request: pytest.FixtureRequest) -> 
     else:
         node.ctl('add_user', name, 'right')
         yield Obstacle(url, NotAllowed, add_vhost)
-    node.ctl('delete_vhost', name)
+    if name in node.ctl('list_vhosts'):
+        node.ctl('delete_vhost', name)
     node.ctl('delete_user', name)
 
 
