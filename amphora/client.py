@@ -48,6 +48,8 @@ logger = logging.getLogger('amphora.client')
 REPLY_QUEUE_EXPIRES = 600_000
 #: the longest timeout, in seconds: RabbitMQ counts a message's expiration in 32 bits of milliseconds
 MAX_TIMEOUT = 4_294_967
+#: seconds between two looks, after calls without a result, whether what replies come by is still there
+CHECK_INTERVAL = 5.0
 #: how many calls may wait for their results
 MAX_PENDING = 1_000_000
 #: the most that `buffer_bytes` may be
@@ -148,7 +150,11 @@ class AmqpRpcClient:
     def _set_up(self, uuid: str) -> None:
         """Make everything that belongs to one process."""
         self.uuid = uuid
-        self._reply_queue = Queue(reply_queue(self.service_name, uuid), (('x-expires', REPLY_QUEUE_EXPIRES),))
+        # On several nodes when requests are: the results of calls would be gone with its one node.
+        self._reply_queue = Queue(
+            reply_queue(self.service_name, uuid),
+            (*self._settings.request_queue_arguments, ('x-expires', REPLY_QUEUE_EXPIRES)),
+        )
         self._topology = Topology(self._records())
         self._pending = Pending(self._on_expired)
         # A uuid4 whose last twelve digits count: as unique, and without the system call that a fresh one costs.
@@ -166,11 +172,19 @@ class AmqpRpcClient:
         self._publishing = Session(self._settings, self._topology, name + ' (publishes)')
         # Queues of one's own are the publishing session's alone: what it has removed the other must not declare again.
         self._consuming = Session(self._settings, Topology(self._records()), name + ' (consumes)')
-        self._publisher = Publisher(self._publishing, self._settings.confirm, self._on_returned, *self._buffer)
+        self._publisher = Publisher(
+            self._publishing,
+            self._settings.confirm,
+            self._on_returned,
+            *self._buffer,
+            patience=self._settings.patience,
+        )
         self._consumer = Consumer(
             self._consuming, self._reply_queue.name, self._on_delivery, no_ack=not self._settings.confirm
         )
         self._to_ack: Delivery | None = None
+        # When it was last made sure that replies can come.
+        self._checked = 0.0
 
     def _abandon(self) -> None:
         """In a forked child: what was made is the parent's."""
@@ -345,8 +359,7 @@ class AmqpRpcClient:
     def _on_settled(self, publication: Publication, acked: bool) -> None:
         # A returned request has failed already: its return came first.
         if not acked and publication.returned is None:
-            error = QueueFull('the broker refused the request: the queue is full', _executed(publication))
-            self._pending.fail(publication.message_id, error)
+            self._pending.fail(publication.message_id, _queue_full(publication))
 
     def _on_returned(self, message: Message) -> None:
         info = message.return_info
@@ -368,8 +381,16 @@ class AmqpRpcClient:
         publication: Publication = entry.publication
         self._publisher.withdraw(publication)
         error: NoResult
-        if publication.written:
+        if publication.turned_away:
+            error = _queue_full(publication)
+        elif publication.written:
             error = NoResult('no result in time; the call may have run, or may be running')
+            # Somebody may have deleted what its reply comes by, the exchange or the binding: that nobody tells. But
+            # most often the reason is another, and a broker in trouble shall not be asked all the time.
+            now = monotonic()
+            if now - self._checked > CHECK_INTERVAL:
+                self._checked = now
+                self._consuming.wake()
         else:
             error = NotSent('the broker was away, or took no messages, until the timeout')
         entry.throw(error)
@@ -544,7 +565,11 @@ class AmqpRpcClient:
             return
         try:
             self._consuming.with_channel(
-                lambda channel: channel.queue.delete(self._reply_queue.name, if_unused=True), DELETE_TIMEOUT
+                # Of a quorum queue RabbitMQ does not say whether it is used, and closes the connection.
+                lambda channel: channel.queue.delete(
+                    self._reply_queue.name, if_unused=self._settings.queue_type != 'quorum'
+                ),
+                DELETE_TIMEOUT,
             )
         except AmqpError as error:
             # It expires by itself; this is only tidier.
@@ -565,6 +590,11 @@ class AmqpRpcClient:
 def _executed(publication: Publication) -> bool | None:
     """What is known of a request that the broker did not take: when it was sent before, that one may have run."""
     return None if publication.repeated else False
+
+
+def _queue_full(publication: Publication) -> QueueFull:
+    text = 'the broker refused the request: the queue is full, or too many of its nodes are down'
+    return QueueFull(text, _executed(publication))
 
 
 class AmqpRpcFanoutClient(AmqpRpcClient):

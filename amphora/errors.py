@@ -7,7 +7,7 @@
      |   +- NoResult                    no answer in time; `executed` says whether the call may have run
      |   |   +- NotSent                 it never left this process; safe to retry
      |   |   +- Unroutable              the broker returned it: no queue is bound to the routing key
-     |   |   +- QueueFull               the broker refused it: the queue's length limit is reached
+     |   |   +- QueueFull               the broker refused it: the queue is full, or has too few nodes left
      |   +- WrongRequest                the server cannot make sense of the request
      |   +- WrongResult                 the client cannot make sense of the reply
      |   +- RemoteException             the remote function raised; error_type, args
@@ -79,7 +79,8 @@ class QueueFull(_NotExecuted):
     """The broker refused the request with ``basic.nack``.
 
     RabbitMQ does so when a queue with ``x-overflow: reject-publish`` has reached its length limit
-    (https://www.rabbitmq.com/docs/maxlength).
+    (https://www.rabbitmq.com/docs/maxlength); and when a quorum queue has lost the majority of its nodes. A request to
+    a quorum queue is tried for a few seconds before: it refuses while it elects a leader, too.
     """
 
 

@@ -27,6 +27,11 @@ BUFFER_COUNT, BUFFER_BYTES = 100_000, 67_108_864
 
 _numbers = count(1)
 
+# Seconds before a message that the broker refused is tried again.
+_RETRY_DELAY = 0.2
+# Seconds for which a channel that was replaced may still wait for the broker's answers.
+_LINGER = 30.0
+
 
 class Publication:
     """A message to be published, and what has become of it so far.
@@ -39,6 +44,8 @@ class Publication:
     :param waits: whether it waits while the session is refused, as replies do; otherwise it is refused too.
     :ivar repeated: whether it was lost unconfirmed and is sent again, so that it may arrive twice.
     :ivar written: whether it has been handed to a connection at least once.
+    :ivar refused_at: monotonic time at which the broker first refused it; None: it has not.
+    :ivar turned_away: whether the broker has refused it, and it has not been sent again since.
     :ivar returned: why the broker returned it; None when it did not.
     """
 
@@ -54,10 +61,12 @@ class Publication:
         'on_settled',
         'properties',
         'publisher',
+        'refused_at',
         'repeated',
         'returned',
         'routing_key',
         'suspect',
+        'turned_away',
         'waits',
         'withdrawn',
         'written',
@@ -89,6 +98,8 @@ class Publication:
         self.waits = waits
         # Sent again, because nobody knows what became of it the first time.
         self.repeated = False
+        self.refused_at: float | None = None
+        self.turned_away = False
         # The broker ended the channel when this was among the unconfirmed: next time it goes alone.
         self.suspect = False
         self.publisher: Publisher | None = None
@@ -109,9 +120,11 @@ class Publication:
 
     def settled(self, acked: bool) -> None:
         """The broker has answered."""
-        self.end()
-        if self.on_settled is not None:
-            self.on_settled(self, acked)
+        tried_again = not acked and self.publisher is not None and self.publisher.try_again(self)
+        if not tried_again:
+            self.end()
+            if self.on_settled is not None:
+                self.on_settled(self, acked)
         if self.suspect and self.publisher is not None:
             self.publisher.go_on()
 
@@ -149,6 +162,7 @@ class Publisher:
     :param on_returned: called in the hub with each message that the broker could not route; its confirm follows.
     :param hold_count: above so many publications that wait for the broker, `full` is true.
     :param hold_bytes: above so many bytes of bodies that wait to be sent, `full` is true.
+    :param patience: seconds for which a message that the broker refuses is tried again before that is its answer.
     """
 
     def __init__(
@@ -158,12 +172,15 @@ class Publisher:
         on_returned: Callable[[Message], None],
         hold_count: int = BUFFER_COUNT,
         hold_bytes: int = BUFFER_BYTES,
+        patience: float = 0,
     ) -> None:
         self._session = session
         self._confirm = confirm
         self._on_returned = on_returned
         self._hold_count = hold_count
         self._hold_bytes = hold_bytes
+        self._patience = patience
+        self._opened = 0.0
         self._channel: Channel | None = None
         self._connection: Connection | None = None
         # Waiting for the broker, by number. A dict, so that one whose time is over leaves at once.
@@ -273,6 +290,7 @@ class Publisher:
             self.hold(publication)
             return
         publication.written = True
+        publication.turned_away = False
         if not confirmed:
             publication.settled(True)
 
@@ -304,12 +322,59 @@ class Publisher:
         self._alone = False
         self.flush()
 
+    def try_again(self, publication: Publication) -> bool:
+        """Send a message that the broker refused once more, in a little while; False when that was tried long enough.
+
+        A quorum queue refuses while it elects a leader. RabbitMQ 3.10 moreover looks up the leader once for each
+        channel: one that asked before the election goes on to refuse until the old leader's node is back.
+        """
+        if publication.withdrawn or publication.returned is not None:
+            return False
+        now = monotonic()
+        if publication.refused_at is None:
+            publication.refused_at = now
+        publication.turned_away = True
+        if now - publication.refused_at >= self._patience:
+            return False
+        if now - self._opened >= _RETRY_DELAY:
+            self._opened = now
+            gevent.spawn(self._replace_channel)
+        gevent.spawn_later(_RETRY_DELAY, self._send_again, publication)
+        return True
+
+    def _send_again(self, publication: Publication) -> None:
+        if not publication.withdrawn:
+            self.hold(publication)
+            self.flush()
+
+    def _replace_channel(self) -> None:
+        """Publish on a new channel; the old one stays until the broker has answered for what was sent there."""
+        channel, connection = self._channel, self._connection
+        if channel is None or connection is None:
+            return
+        try:
+            self._open(connection)
+        except Closed as error:
+            logger.debug('%r: replacing the channel: %s', self, error)
+            return
+        deadline = Deadline.after(_LINGER, monotonic())
+        while channel.confirms and not deadline.expired(monotonic()):
+            gevent.sleep(_RETRY_DELAY)
+        channel.close()
+
     # -- as a user of the session --------------------------------------------------------------------------------------
 
     def resume(self, connection: Connection) -> None:
         """See `amphora.session.User`."""
         if self._channel is not None and not self._channel.closed:
             return
+        self._open(connection)
+        self._alone = False
+        # What was lost unconfirmed has been held behind what was held before it.
+        self._held = dict(sorted(self._held.items()))
+        self.flush()
+
+    def _open(self, connection: Connection) -> None:
         channel = connection.channel()
         if self._confirm:
             channel.confirm.select()
@@ -318,11 +383,7 @@ class Publisher:
         if connection is not self._connection:
             connection.blocked_listeners.append(lambda _: self.flush())
             connection.drain_listeners.append(self.flush)
-        self._channel, self._connection = channel, connection
-        self._alone = False
-        # What was lost unconfirmed has been held behind what was held before it.
-        self._held = dict(sorted(self._held.items()))
-        self.flush()
+        self._channel, self._connection, self._opened = channel, connection, monotonic()
 
     def suspend(self) -> None:
         """See `amphora.session.User`."""

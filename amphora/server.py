@@ -121,7 +121,10 @@ class AmqpRpcServer:
         self._publishing = Session(self._settings, self._topology, name + ' (publishes)')
         self._consuming = Session(self._settings, self._topology, name + ' (consumes)')
         self._publisher = Publisher(
-            self._publishing, self._settings.confirm, lambda message: self._answering.on_returned(message)
+            self._publishing,
+            self._settings.confirm,
+            lambda message: self._answering.on_returned(message),
+            patience=self._settings.patience,
         )
         self._answering = Answering(
             self.service_name,

@@ -14,6 +14,8 @@ from amphora.checks import check_integer, check_name, check_seconds
 #: names the environment variable that holds a URL, or several with commas between, for whoever gives none
 URL_VARIABLE = 'AMPHORA_AMQP_URL'
 QUEUE_TYPES = ('classic', 'quorum')
+#: seconds: a quorum queue whose leader is gone refuses messages until it has another, which takes less than that
+ELECTION_PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Settings:
     :ivar prefetch: unacked requests that a server takes from a queue at once.
     :ivar persistent: whether messages are written to disk by the broker.
     :ivar confirm: whether the broker confirms each publish, and acks wait for it.
-    :ivar queue_type: ``classic``, ``quorum`` or None for the broker's default, of request queues.
+    :ivar queue_type: ``classic``, ``quorum`` or None for the broker's default, of request and reply queues.
     """
 
     hosts: tuple[dict[str, Any], ...] = field(repr=False)  # passwords
@@ -42,6 +44,11 @@ class Settings:
     def request_queue_arguments(self) -> tuple[tuple[str, Any], ...]:
         """Arguments that every request queue is declared with."""
         return () if self.queue_type is None else (('x-queue-type', self.queue_type),)
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which a message that the broker refuses is tried again."""
+        return ELECTION_PATIENCE if self.queue_type == 'quorum' else 0
 
 
 def make_settings(
@@ -72,8 +79,8 @@ def make_settings(
     :param prefetch: number of requests, 1 to 65535, that a server takes from a queue at once.
     :param persistent: have the broker write messages to disk.
     :param confirm: have the broker confirm each publish; a request is acked when its reply is confirmed.
-    :param queue_type: ``classic`` or ``quorum`` for the request queues; None: the broker's default. Clients and servers
-        of a service must agree.
+    :param queue_type: ``classic`` or ``quorum`` for the queues of requests and replies; None: the broker's default.
+        Clients and servers of a service must agree.
     :raises ValueError: when one of them makes no sense; the error names it.
     :raises TypeError: when one is of the wrong type.
     """

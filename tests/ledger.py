@@ -171,6 +171,11 @@ class Ledger:
         return len(self._calls)
 
     @property
+    def confirmed(self) -> int:
+        """How many requests the broker has confirmed."""
+        return len(self._confirmed.counts)
+
+    @property
     def ended(self) -> int:
         """How many calls have come back, with a result or an error."""
         return len(self.answers) + len(self.errors)

@@ -10,15 +10,16 @@ import gevent.event
 import pytest
 
 from amphora import NoResult, NotSent
-from tests.faults.parties import Ledgers, connected
+from tests.faults.parties import HEARTBEAT, Ledgers
 from tests.ledger import GRACE
 from tests.parties import Client, Server, Stopwatch
+from tests.proxy import Proxy
 from tests.waiting import eventually
 
 
 @pytest.mark.row('8')
 def test_calls_time_out_on_time_during_a_memory_alarm_and_go_on_within_a_second_of_its_end(
-    ledger_of: Ledgers, server: Server, client: Client, memory_alarm: Callable[[bool], None]
+    ledger_of: Ledgers, server: Server, client: Client, memory_alarm: Callable[[bool], None], full: bool
 ) -> None:
     calling = client()
     ledger = ledger_of(calling)
@@ -27,7 +28,7 @@ def test_calls_time_out_on_time_during_a_memory_alarm_and_go_on_within_a_second_
     ledger.check()
 
     memory_alarm(True)
-    for _ in range(3):
+    for _ in range(10 if full else 3):
         began = time.monotonic()
         with pytest.raises(NoResult):
             calling.call(timeout=0.5).double(-1)
@@ -35,13 +36,14 @@ def test_calls_time_out_on_time_during_a_memory_alarm_and_go_on_within_a_second_
     # The broker said that it blocks when the first request came; what came later was not sent.
     with pytest.raises(NotSent):
         calling.call(timeout=0.2).double(-2)
-    ledger.call(range(10, 110))
+    ledger.call(range(10, 1010 if full else 110))
 
     memory_alarm(False)
 
-    eventually(lambda: ledger.ended == 110, 1)
+    eventually(lambda: ledger.ended == ledger.sent, 1)
     ledger.wait()
     assert not ledger.errors
+    ledger.check_logs()
     assert ledger.executed[-2] == 0
 
 
@@ -52,17 +54,43 @@ def test_requests_are_taken_during_a_memory_alarm(
     ledger = ledger_of(client())
     serving = server(ledger.double(), serve=False)
     ledger.call(range(20))
-    eventually(lambda: ledger.sent == 20 and connected(ledger.client))
-    eventually(lambda: not ledger.client._publisher._channel.confirms)
+    eventually(lambda: ledger.confirmed == 20)
 
     memory_alarm(True)
     serving.serve()
     eventually(lambda: len(ledger.executed) == 20)
+    assert not ledger.ended
     memory_alarm(False)
 
     eventually(lambda: ledger.ended == 20, 1)
     ledger.check()
     assert not ledger.duplicated
+
+
+@pytest.mark.row('8')
+def test_a_memory_alarm_of_three_heartbeats_costs_no_connection(
+    ledger_of: Ledgers,
+    server: Server,
+    client: Client,
+    proxy: Proxy,
+    memory_alarm: Callable[[bool], None],
+) -> None:
+    through_proxy = {'amqp_url': proxy.url, 'heartbeat': HEARTBEAT}
+    calling = client(**through_proxy)
+    ledger = ledger_of(calling)
+    server(ledger.double(), **through_proxy)
+    ledger.call(range(10))
+    ledger.check()
+    accepted = proxy.accepted
+
+    memory_alarm(True)
+    with pytest.raises(NoResult):
+        calling.call(timeout=3 * HEARTBEAT).double(-1)
+    memory_alarm(False)
+
+    ledger.call(range(10, 20))
+    eventually(lambda: ledger.ended == 20)
+    assert proxy.accepted == accepted
 
 
 @pytest.mark.row('8')

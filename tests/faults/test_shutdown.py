@@ -9,30 +9,42 @@ import gevent.event
 import pytest
 
 from tests.faults.parties import Ledgers, ServerProcess
-from tests.parties import Client, Server
+from tests.parties import Client, Server, Stopwatch
 from tests.proxy import Proxy
 from tests.waiting import eventually
 
 
 @pytest.mark.row('shutdown')
-def test_a_server_that_gets_sigterm_under_load_loses_nothing_and_runs_nothing_twice(
-    ledger_of: Ledgers, client: Client, server_process: Callable[..., ServerProcess]
+@pytest.mark.limit(90, full=240)
+def test_servers_that_get_sigterm_under_load_lose_nothing_and_run_nothing_twice(
+    ledger_of: Ledgers,
+    client: Client,
+    server_process: Callable[..., ServerProcess],
+    stopwatch: type[Stopwatch],
+    full: bool,
 ) -> None:
+    pause = 0.2
     ledger = ledger_of(client())
-    leaving, staying = server_process(ledger, 0.05), server_process(ledger, 0.05)
+    servers = [server_process(ledger, pause) for _ in range(2)]
+    ended = []
     stop = []
-    ledger.keep_calling(lambda: bool(stop), callers=50)
-    eventually(lambda: len(leaving.done) > 100)
+    # More than both take at once: there is always one more on its way to a server that stops.
+    ledger.keep_calling(lambda: bool(stop), callers=300)
 
-    status = leaving.terminate()
-    at_the_end = len(staying.done)
-    eventually(lambda: len(staying.done) > at_the_end + 100)
+    for _ in range(20 if full else 2):
+        for at, leaving in enumerate(servers):
+            eventually(lambda leaving=leaving: len(leaving.done) > 100, 20)
+            watch = stopwatch()
+            assert leaving.terminate() == 0
+            assert watch.seconds <= pause + 1
+            ended.append(leaving)
+            servers[at] = server_process(ledger, pause)
+    eventually(lambda: ledger.ended > (10_000 if full else 1_000), 30)
     stop.append(True)
 
     ledger.check()
-    assert status == 0
-    assert sorted(leaving.begun) == sorted(leaving.done)
-    assert sorted(leaving.done + staying.done) == sorted(ledger.answers)
+    assert not ledger.duplicated
+    assert all(sorted(each.begun) == sorted(each.done) for each in ended)
 
 
 @pytest.mark.row('shutdown')
@@ -76,19 +88,28 @@ def test_a_client_stops_and_serves_again_in_the_middle_of_calls(
 
 
 @pytest.mark.row('deferred')
-def test_what_was_deferred_before_stop_is_sent_once_by_serve(server: Server, client: Client, proxy: Proxy) -> None:
-    proxy.refuse()
+@pytest.mark.parametrize('met', [False, True], ids=['never met', 'met before'])
+def test_what_was_deferred_before_stop_is_sent_once_by_serve(
+    server: Server, client: Client, proxy: Proxy, met: bool
+) -> None:
+    ran: list[int] = []
+    server(named={'note': ran.append, 'abs': abs})
+    if not met:
+        proxy.refuse()
     calling = client(amqp_url=proxy.url)
-    ran = []
-    server(ran.append, named={'note': ran.append})
-    results = [calling.defer(timeout=20).note(number) for number in range(100)]
+    if met:
+        assert calling.call.abs(-1) == 1
+        proxy.refuse()
+        proxy.reset()
+    results = [calling.defer(timeout=30).note(number) for number in range(1000)]
 
     calling.stop()
+    assert not ran
     proxy.admit()
     calling.serve()
 
-    assert [result.get(timeout=10) for result in results] == [None] * 100
-    assert sorted(ran) == list(range(100))
+    assert [result.get(timeout=20) for result in results] == [None] * 1000
+    assert sorted(ran) == list(range(1000))
 
 
 @pytest.mark.row('shutdown')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
@@ -20,10 +20,11 @@ from amphora import (
     Unroutable,
     WrongThread,
 )
+from amphora.amqp import Connection, Message, PublishNacked
 from tests.parties import Client, Gate, Server, Stopwatch
 from tests.proxy import Proxy
 from tests.rabbitmq import RabbitNode
-from tests.rpc.peer import Peer
+from tests.rpc.peer import Peer, body_of
 from tests.waiting import eventually
 
 # How long to look for something that must not happen.
@@ -255,6 +256,59 @@ def test_a_queue_that_refuses_the_request_is_full(client: Client, peer: Peer, se
     assert caught.value.executed is False
     assert isinstance(caught.value, NoResult)
     assert not first.ready()
+
+
+@pytest.fixture
+def full_quorum_queue(amqp_url: str, service: str) -> Iterator[Peer]:
+    """The routing key `small` leads to a quorum queue that is full, and refuses more."""
+    with Connection.from_url(amqp_url) as connection:
+        peer = Peer(connection, service)
+        peer.channel.exchange.declare(peer.request_exchange, 'direct', durable=True)
+        arguments = {'x-queue-type': 'quorum', 'x-max-length': 1, 'x-overflow': 'reject-publish'}
+        peer.request_queue = f'rpc_{service}-small_request'
+        peer.channel.queue.declare(peer.request_queue, durable=True, arguments=arguments)
+        peer.channel.queue.bind(peer.request_queue, peer.request_exchange, 'small')
+        peer.channel.confirm.select()
+        with pytest.raises(PublishNacked):
+            fill(peer)
+        yield peer
+
+
+def fill(peer: Peer) -> None:
+    while True:
+        peer.channel.basic.publish(Message(b'{}'), peer.request_exchange, 'small', wait=True)
+
+
+def test_a_quorum_queue_that_stays_full_is_full_at_the_end_of_the_calls_time(
+    client: Client, full_quorum_queue: Peer, stopwatch: type[Stopwatch]
+) -> None:
+    calling = client(queue_type='quorum')
+
+    watch = stopwatch()
+    with pytest.raises(QueueFull) as caught:
+        calling.call(routing_key='small', timeout=0.5).add(2, 3)
+
+    assert caught.value.executed is False
+    assert 0.45 < watch.seconds < 0.5 + 0.25
+
+
+def test_a_request_that_a_quorum_queue_refused_is_sent_again_until_there_is_room(
+    client: Client, full_quorum_queue: Peer
+) -> None:
+    ready = full_quorum_queue.ready()
+    result = client(queue_type='quorum').defer(routing_key='small', timeout=3).add(2, 3)
+    gevent.sleep(NEVER)
+    assert full_quorum_queue.ready() == ready
+    assert not result.ready()
+
+    for _ in range(ready):
+        full_quorum_queue.take()
+
+    assert body_of(full_quorum_queue.take())['args'] == [2, 3]
+    with pytest.raises(NoResult) as caught:
+        result.get(timeout=5)
+    # Somebody has it now.
+    assert caught.value.executed is None
 
 
 def outcome(result: Any) -> Any:
