@@ -553,6 +553,32 @@ def test_what_a_server_has_set_aside_runs_when_it_is_sent_back(
     assert dead().stdout == f'no dead letters of {service}\n'
 
 
+@pytest.mark.parametrize(
+    ('queue_type', 'arguments'),
+    [
+        (None, {'x-queue-type': 'classic'}),
+        ('classic', {'x-queue-type': 'classic'}),
+        ('quorum', {'x-queue-type': 'quorum', 'x-delivery-limit': 2**31 - 1}),
+    ],
+)
+def test_a_server_makes_a_queue_that_may_be_looked_at_for_ever(
+    server: Server, connection: Connection, service: str, rabbit, queue_type: str | None, arguments: dict[str, object]
+):
+    # A quorum queue counts each look, and RabbitMQ 4 drops what was looked at 20 times unless the queue says otherwise.
+    serving = server(max, queue_type=queue_type)
+    assert serving.wait_ready(LIMIT)
+    request = Message(b'', message_id='one', reply_to='somebody', headers={DELIVERIES: 5})
+    with connection.channel() as channel:
+        channel.basic.publish(request, f'rpc_{service}_request', '')
+
+    queue = dead_queue(service)
+    eventually(lambda: rabbit.list_queues().get(queue, (0,))[0] == 1, LIMIT)
+
+    made = json.loads(rabbit.ctl('list_queues', 'name', 'arguments', '--formatter', 'json'))
+    (declared,) = [each['arguments'] for each in made if each['name'] == queue]
+    assert {name: value for name, _, value in declared} == arguments
+
+
 @pytest.mark.parametrize('arguments', [{}, QUORUM], ids=['classic', 'quorum'])
 def test_it_is_all_the_same_on_the_embedded_broker(run: Run, service: str, arguments: dict[str, object]):
     with running_broker() as broker, Connection.from_url(broker.url) as connection:
