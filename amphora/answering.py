@@ -17,7 +17,7 @@ from gevent.event import Event
 from amphora.amqp import AccessRefused, Channel, Message, PreconditionFailed
 from amphora.amqp.content import MAX_MESSAGE_SIZE
 from amphora.custody import Custody
-from amphora.dead_letters import MAX_DELIVERIES, bury, dead_queue
+from amphora.dead_letters import MAX_DELIVERIES, bury, dead_queue, dead_queue_arguments
 from amphora.dialects import Dialect
 from amphora.dialects.base import Encoded
 from amphora.dispatch import FunctionTable
@@ -71,7 +71,7 @@ class Answering:
         self._functions = functions
         self._session = session
         self._publisher = publisher
-        self._dead_queue = Queue(dead_queue(service), queue_arguments)
+        self._dead_queue = Queue(dead_queue(service), dead_queue_arguments(queue_arguments))
         self._shared = shared
         self._custody = Custody(session, service, queue_arguments)
         # Requests in hand, until their reply is confirmed: the delivery that runs, and those that came meanwhile and

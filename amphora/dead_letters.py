@@ -27,12 +27,29 @@ PREFIX = 'x-amphora-'
 #: (https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling)
 DELIVERY_COUNT = 'x-delivery-count'
 
+# A delivery limit that nobody reaches. RabbitMQ 4 has -1 for that, at which others drop at once.
+_NEVER = 2**31 - 1
+
 Properties = Mapping[str, Any]
+#: arguments of a queue, as (name, value) pairs
+Arguments = tuple[tuple[str, Any], ...]
 
 
 def dead_queue(service: str) -> str:
     """Name of the queue that holds a service's dead letters."""
     return 'rpc_%s_dead' % service
+
+
+def dead_queue_arguments(queue_arguments: Arguments) -> Arguments:
+    """What that queue is declared with, for a service whose request queues are declared with certain arguments.
+
+    Whoever looks at dead letters takes them and gives them back. A quorum queue counts that, and RabbitMQ 4 drops what
+    has come back 20 times, so its limit must be out of reach; and a queue must not be a quorum queue unnoticed, because
+    that is what the virtual host has by default.
+    """
+    if ('x-queue-type', 'quorum') in queue_arguments:
+        return (*queue_arguments, ('x-delivery-limit', _NEVER))
+    return (('x-queue-type', 'classic'),)
 
 
 def bury(properties: Properties, queue: str, deliveries: int, reason: str) -> dict[str, Any]:
