@@ -12,7 +12,6 @@ from time import time
 from typing import Any
 
 import gevent
-from gevent.event import Event
 
 from amphora.amqp import AccessRefused, Channel, Message, PreconditionFailed
 from amphora.amqp.content import MAX_MESSAGE_SIZE
@@ -40,8 +39,8 @@ BURY_TIMEOUT = 10.0
 ALONE_AFTER = 3
 #: class name of the error that the caller of a request that was set aside gets
 DEAD_LETTER = 'DeadLetter'
-# How often to look whether there is room for replies again, in seconds.
-_POLL = 0.05
+# How often to look whether a request may begin now, in seconds.
+_POLL = 0.01
 
 
 class Answering:
@@ -77,10 +76,8 @@ class Answering:
         # Requests in hand, until their reply is confirmed: the delivery that runs, and those that came meanwhile and
         # wait for its answer.
         self._in_hand: dict[Key, list[Job]] = {}
-        # How many requests are being sent again, and whether there are none.
+        # How many requests are being sent again.
         self._sending = 0
-        self._all_sent = Event()
-        self._all_sent.set()
         # Whether the broker lets this server publish to its queues by their names.
         self._may_send_again = True
         self._recent: Recent[Encoded] = Recent()
@@ -97,11 +94,11 @@ class Answering:
             logger.warning('a request without id or reply_to is dropped: nobody could be told of its result')
             job.drop()
             return
-        if self._publisher.full:
-            self._wait_for_room(job)
-            if job.stale:
-                job.give_back()
-                return
+        # Begin nothing while too many replies wait for the broker: those that came before are not acked either, so it
+        # sends no more than the prefetch.
+        if self._publisher.full and not _wait(job, lambda: not self._publisher.full):
+            job.give_back()
+            return
         key = (reply_to, id)
         if self._joins(key, job):
             return
@@ -200,12 +197,6 @@ class Answering:
         except ValueError as error:
             publication.refused(error)
 
-    def _wait_for_room(self, job: Job) -> None:
-        """Begin nothing while too many replies wait for the broker: those that came before are not acked either, so the
-        broker sends no more than the prefetch."""
-        while self._publisher.full and not job.stale:
-            gevent.sleep(_POLL)
-
     # -- requests that are not answered, or not now --------------------------------------------------------------------
 
     def _goes_back(self, job: Job, id: str, reply_to: str) -> bool:
@@ -233,12 +224,14 @@ class Answering:
         elif job.redelivered:
             logger.debug('request %.100s was delivered before: it is counted and sent again', id)
             self._send_instead([job], job.queue, send_again(properties, deliveries + 1, time()))
-        else:
-            if deliveries:
-                # If this is the end of the server, the broker shall have the acks of what was sent again: or it would
-                # have two of each.
-                self._all_sent.wait()
+        elif deliveries:
+            # If this is the end of the server, the broker shall have the acks of what was sent again: or it would have
+            # two of each. The acks wait for the loop.
+            if _wait(job, lambda: not self._sending):
                 gevent.sleep(0)
+                return False
+            job.give_back()
+        else:
             return False
         return True
 
@@ -290,15 +283,9 @@ class Answering:
         """Publish a request with other properties; the deliveries that it came by are acked when the broker has it."""
 
         self._sending += 1
-        self._all_sent.clear()
-
-        def on_ended() -> None:
-            self._sending -= 1
-            if not self._sending:
-                self._all_sent.set()
 
         def on_settled(publication: Publication, acked: bool) -> None:
-            on_ended()
+            self._sending -= 1
             for job in jobs:
                 if acked and publication.returned is None:
                     job.done()
@@ -306,7 +293,7 @@ class Answering:
                     job.give_back()
 
         def on_refused(publication: Publication, error: Exception) -> None:
-            on_ended()
+            self._sending -= 1
             if isinstance(error, AccessRefused):
                 logger.error(
                     'this server may not publish to the default exchange, so requests that kill it are not noticed: %s',
@@ -338,3 +325,12 @@ class Answering:
         if len(self._gone) >= GONE_COUNT:
             self._gone.clear()
         self._gone.add(client)
+
+
+def _wait(job: Job, condition: Callable[[], bool]) -> bool:
+    """Block until a condition is true; False when the request had better go back meanwhile."""
+    while not condition():
+        if job.stale or job.recalled:
+            return False
+        gevent.sleep(_POLL)
+    return True
