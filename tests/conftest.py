@@ -20,6 +20,9 @@ from tests.rows import Rows
 
 DEFAULT_LIMIT = 60
 
+# How long a server may take until it takes requests.
+READY_LIMIT = 10
+
 # How long a client or server may take to stop.
 STOP_LIMIT = 10
 
@@ -125,6 +128,7 @@ def server(amqp_url: str, service: str, stopped_at_the_end: list[Any]) -> Server
         *functions: Callable[..., Any],
         named: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
         kind: type = AmqpRpcServer,
+        service: str = service,
         serve: bool = True,
         **options: Any,
     ) -> Any:
@@ -142,10 +146,22 @@ def server(amqp_url: str, service: str, stopped_at_the_end: list[Any]) -> Server
 
 
 @pytest.fixture
+def serving(server: Server) -> Server:
+    """Makes a server as `server` does, and waits until it takes requests."""
+
+    def make(*functions: Callable[..., Any], **options: Any) -> Any:
+        made = server(*functions, **options)
+        assert made.wait_ready(READY_LIMIT)
+        return made
+
+    return make
+
+
+@pytest.fixture
 def client(amqp_url: str, service: str, stopped_at_the_end: list[Any]) -> Client:
     """Makes a client; its timeout is short enough for a test that goes wrong to say so."""
 
-    def make(*, kind: type = AmqpRpcClient, **options: Any) -> Any:
+    def make(*, kind: type = AmqpRpcClient, service: str = service, **options: Any) -> Any:
         made = kind(service, **{'amqp_url': amqp_url, 'timeout': 10, **options})
         stopped_at_the_end.append(made)
         return made
