@@ -34,9 +34,9 @@ from amphora.dialects.native import (
     response_exchange,
 )
 from amphora.envelope import Request
-from amphora.errors import AmqpError, NoResult, NotSent, QueueFull, Unroutable, WrongThread
+from amphora.errors import AmqpError, BufferFull, NoResult, NotSent, QueueFull, Unroutable, WrongThread
 from amphora.pending import Deferred, DeferredEntry, Entry, Pending
-from amphora.publisher import Publication, Publisher
+from amphora.publisher import BUFFER_BYTES, BUFFER_COUNT, Publication, Publisher
 from amphora.serializer import AbstractRpcSerializer, RpcJsonSerializer
 from amphora.session import Session
 from amphora.settings import make_settings
@@ -48,15 +48,36 @@ logger = logging.getLogger('amphora.client')
 REPLY_QUEUE_EXPIRES = 600_000
 #: the longest timeout, in seconds: RabbitMQ counts a message's expiration in 32 bits of milliseconds
 MAX_TIMEOUT = 4_294_967
+#: seconds between two looks, after calls without a result, whether what replies come by is still there
+CHECK_INTERVAL = 5.0
+#: how many calls may wait for their results
+MAX_PENDING = 1_000_000
+#: the most that `buffer_bytes` may be
+MAX_BUFFER_BYTES = 1 << 40
+#: what `defer` may do when the buffer is full
+BUFFER_FULL = ('raise', 'wait')
 #: seconds that `stop` waits for the broker to confirm what was sent
 STOP_TIMEOUT = 5.0
 #: seconds that `stop` waits for the broker to delete the reply queue
 DELETE_TIMEOUT = 1.0
 
+# How often a full buffer is looked at, in seconds.
+_POLL = 0.01
+
 _OPTIONS = frozenset(('function_name', 'routing_key', 'timeout', 'wait_publish'))
 
+# Those of this process, for a child that it forks.
+_clients: weakref.WeakSet[AmqpRpcClient] = weakref.WeakSet()
 # Clients that are connected, or try to be: a program that ends without `stop` may still owe the broker requests.
 _working: weakref.WeakSet[AmqpRpcClient] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for client in list(_clients):
+        client._abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_all)
 
 
 @atexit.register
@@ -73,10 +94,15 @@ class AmqpRpcClient:
     """Calls functions of a service's servers.
 
     :param service_name: namespace of the service.
-    :param uuid: names this client; None: a random one. Two clients of one uuid would steal each other's replies.
+    :param uuid: names this client; None: a random one. Two clients of one uuid would steal each other's replies; so the
+        copy of a client in a forked child takes a random one when it is first used.
     :param serializer: makes and reads the bodies, see `amphora.serializer`; the server must use the same.
     :param timeout: seconds that a call waits for its result unless told otherwise.
     :param autostart: connect now, in the background; False: when `serve` is called. Calls made before wait.
+    :param buffer_count: number of requests that may wait for the broker, to be sent or to be confirmed.
+    :param buffer_bytes: number of bytes of them that may wait to be sent.
+    :param buffer_full: what `defer` does when more would have to wait: ``raise`` `BufferFull` at once, or ``wait`` for
+        room, for as long as its timeout lasts. `call` waits anyway.
     :param options: the way to the broker, see `amphora.settings.make_settings`: amqp_url, amqp_host, amqp_port,
         amqp_user, amqp_password, amqp_vhost, amqp_ssl, heartbeat (seconds), persistent, confirm, queue_type.
     :raises TypeError: an option is unknown or of the wrong type.
@@ -92,50 +118,86 @@ class AmqpRpcClient:
         serializer: type[AbstractRpcSerializer] | AbstractRpcSerializer = RpcJsonSerializer,
         timeout: float = 60,
         autostart: bool = True,
+        buffer_count: int = BUFFER_COUNT,
+        buffer_bytes: int = BUFFER_BYTES,
+        buffer_full: str = 'raise',
         **options: Any,
     ) -> None:
         self.service_name = check_name(service_name, 'service_name')
-        self.uuid = check_name(uuid, 'uuid') if uuid is not None else str(uuid4())
         self.serializer = serializer
         self.timeout = check_seconds(timeout, 'timeout', MAX_TIMEOUT)
+        self._buffer = (
+            check_integer(buffer_count, 'buffer_count', 1, MAX_PENDING),
+            check_integer(buffer_bytes, 'buffer_bytes', 1, MAX_BUFFER_BYTES),
+        )
+        if buffer_full not in BUFFER_FULL:
+            raise ValueError('buffer_full must be one of %s, not %r' % (', '.join(BUFFER_FULL), buffer_full))
+        self._buffer_waits = buffer_full == 'wait'
+        #: replies that nobody waited for: late ones, second ones, strangers'
+        self.ignored_replies = 0
         self._settings = make_settings(**options)
         self._dialect = Native(service_name, serializer, self._settings.delivery_mode)
         self._request_exchange = request_exchange(service_name)
+        self._tunings: dict[str, Tuning] = {}
+        self._hub = gevent.get_hub()
+        self._call = PrettyCaller(self._do_call, _OPTIONS, 'call')
+        self._defer = PrettyCaller(self._do_defer, _OPTIONS, 'defer')
+        self._set_up(check_name(uuid, 'uuid') if uuid is not None else str(uuid4()))
+        _clients.add(self)
+        if autostart:
+            self.serve()
+
+    def _set_up(self, uuid: str) -> None:
+        """Make everything that belongs to one process."""
+        self.uuid = uuid
         # On several nodes when requests are: the results of calls would be gone with its one node.
         self._reply_queue = Queue(
-            reply_queue(service_name, self.uuid),
+            reply_queue(self.service_name, uuid),
             (*self._settings.request_queue_arguments, ('x-expires', REPLY_QUEUE_EXPIRES)),
         )
         self._topology = Topology(self._records())
-        self._hub = gevent.get_hub()
         self._pending = Pending(self._on_expired)
         # A uuid4 whose last twelve digits count: as unique, and without the system call that a fresh one costs.
         self._id_prefix = str(uuid4())[:24]
         self._ids = count(1)
-        self._tunings: dict[str, Tuning] = {}
         # Set when the work on queues that was asked for last has ended.
         self._queue_work = Event()
         self._queue_work.set()
         # Starting and stopping take turns.
         self._life = RLock()
         self._stopped = Event()
-        self._pid = os.getpid()
-        name = 'amphora client %s' % service_name
+        # Whether this is a forked child's copy of a client that its parent made.
+        self._forked = False
+        name = 'amphora client %s' % self.service_name
         self._publishing = Session(self._settings, self._topology, name + ' (publishes)')
         # Queues of one's own are the publishing session's alone: what it has removed the other must not declare again.
         self._consuming = Session(self._settings, Topology(self._records()), name + ' (consumes)')
         self._publisher = Publisher(
-            self._publishing, self._settings.confirm, self._on_returned, patience=self._settings.patience
+            self._publishing,
+            self._settings.confirm,
+            self._on_returned,
+            *self._buffer,
+            patience=self._settings.patience,
         )
         self._consumer = Consumer(
             self._consuming, self._reply_queue.name, self._on_delivery, no_ack=not self._settings.confirm
         )
         self._to_ack: Delivery | None = None
-        #: replies that nobody waited for: late ones, second ones, strangers'
-        self.ignored_replies = 0
-        self._call = PrettyCaller(self._do_call, _OPTIONS, 'call')
-        self._defer = PrettyCaller(self._do_defer, _OPTIONS, 'defer')
-        if autostart:
+        # When it was last made sure that replies can come.
+        self._checked = 0.0
+
+    def _abandon(self) -> None:
+        """In a forked child: what was made is the parent's."""
+        self._forked = True
+        self._pending.abandon()
+
+    def _start_afresh(self) -> None:
+        """In a forked child, when the client is used there: connections, reply queue and request ids of its own."""
+        gevent.reinit()  # os.fork() does it only where it is patched
+        was_working, topology = self in _working, self._topology
+        self._set_up(str(uuid4()))
+        self._topology.add(*(record for record in topology if not topology.is_essential(record)))
+        if was_working:
             self.serve()
 
     def _records(self) -> list[Record]:
@@ -182,13 +244,17 @@ class AmqpRpcClient:
         what `call` would. A result that nobody holds, and nobody has linked a callback to, is forgotten; its request is
         still sent.
 
-        :raises BufferFull: too many requests already wait for the broker; this one was not accepted.
+        :raises BufferFull: too many requests already wait for the broker, and with ``buffer_full='wait'`` did so until
+            the timeout; this one was not accepted.
         """
         return self._defer
 
     def _do_call(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]) -> Any:
-        timeout = self._timeout(options)
-        entry = Entry(self._next_id(), monotonic() + timeout, Waiter(self._hub))
+        self._check_thread()
+        deadline = monotonic() + self._timeout(options)
+        if self._is_full() and not self._wait_for_room(deadline):
+            raise NotSent('too many requests waited for the broker, until the timeout')
+        entry = Entry(self._next_id(), deadline, Waiter(self._hub))
         self._send(entry, function, args, kwargs, options)
         try:
             message: Message = entry.wait()
@@ -201,19 +267,35 @@ class AmqpRpcClient:
     def _do_defer(
         self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
     ) -> AsyncResult[Any]:
-        self._publisher.check_room()
-        timeout = self._timeout(options)
+        self._check_thread()
+        deadline = monotonic() + self._timeout(options)
+        if self._is_full() and not self._wait_for_room(deadline if self._buffer_waits else 0):
+            raise BufferFull(
+                '%d requests wait for the broker, and %d for their results; at most %d requests of %d bytes may wait'
+                % (self._publisher.held, len(self._pending), *self._buffer)
+            )
         result = Deferred()
-        entry = DeferredEntry(self._next_id(), monotonic() + timeout, result, self._decode, self._pending.drop)
+        entry = DeferredEntry(self._next_id(), deadline, result, self._decode, self._pending.drop)
         self._send(entry, function, args, kwargs, options)
         if options.get('wait_publish'):
             entry.publication.wait()
         return result
 
+    def _is_full(self) -> bool:
+        return self._publisher.full or len(self._pending) >= MAX_PENDING
+
+    def _wait_for_room(self, deadline: float) -> bool:
+        """Block until one more request can be accepted; False when none can until the deadline."""
+        self._publisher.withdraw_expired()
+        while self._is_full():
+            if monotonic() >= deadline:
+                return False
+            gevent.sleep(_POLL)
+        return True
+
     def _send(
         self, entry: Entry, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
     ) -> None:
-        self._check_thread()
         routing_key = options.get('routing_key')
         if routing_key is None:
             routing_key = self._tune(function, args, kwargs) if function in self._tunings else ''
@@ -303,8 +385,12 @@ class AmqpRpcClient:
             error = _queue_full(publication)
         elif publication.written:
             error = NoResult('no result in time; the call may have run, or may be running')
-            # Somebody may have deleted what its reply comes by, the exchange or the binding: that nobody tells.
-            self._consuming.wake()
+            # Somebody may have deleted what its reply comes by, the exchange or the binding: that nobody tells. But
+            # most often the reason is another, and a broker in trouble shall not be asked all the time.
+            now = monotonic()
+            if now - self._checked > CHECK_INTERVAL:
+                self._checked = now
+                self._consuming.wake()
         else:
             error = NotSent('the broker was away, or took no messages, until the timeout')
         entry.throw(error)
@@ -431,7 +517,7 @@ class AmqpRpcClient:
             self._publishing.start()
             self._consuming.start()
         if not nowait:
-            self._publishing.wait_ready()
+            self._publishing.wait_ready(until_stopped=True)
             self._stopped.wait()
 
     def stop(self) -> None:
@@ -465,10 +551,10 @@ class AmqpRpcClient:
             self._consuming.stop()
 
     def _check_thread(self) -> None:
-        if self._pid != os.getpid():
-            raise WrongThread('%r was made before this process was forked; make a client in the child' % self)
         if gevent.get_hub() is not self._hub:
             raise WrongThread('%r belongs to another thread; make a client in this one' % self)
+        if self._forked:
+            self._start_afresh()
 
     def _stop_consuming(self) -> None:
         self._consumer.cancel()
@@ -491,7 +577,7 @@ class AmqpRpcClient:
 
     def _stop_at_exit(self) -> None:
         # Not in a forked child, whose parent goes on with these connections; not from a thread that is not ours.
-        if self._pid != os.getpid() or self._hub is not gevent.get_hub():
+        if self._forked or self._hub is not gevent.get_hub():
             return
         if self._publisher.held:
             # The program may have ended before there was a connection: give it a chance.

@@ -46,6 +46,11 @@ class Delivery:
         """Whether it may have been delivered before."""
         return self.message.delivery_info is not None and self.message.delivery_info.redelivered
 
+    @property
+    def stale(self) -> bool:
+        """Whether the channel has ended."""
+        return self._channel.closed
+
     def ack(self, multiple: bool = False) -> bool:
         """It is done with, and with ``multiple`` all before it; False when the channel has ended, so that it will come
         again."""

@@ -1,7 +1,7 @@
-"""Dead letters: requests that were set aside because each delivery of them ended without an answer.
+"""Dead letters: requests that were set aside because each delivery of them came to grief.
 
-Knows what a request says of itself when it is sent on, to its own queue or to the queue of dead letters; sends nothing.
-Each function takes the AMQP properties of a message and gives new ones.
+Knows what a request looks like in the queue of dead letters, and how it becomes a request again; sends nothing.
+Properties are those of AMQP.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from time import time
 from typing import Any
 
-#: header: how many deliveries have ended without an answer
+#: how many deliveries a request may have before it is set aside
+MAX_DELIVERIES = 5
+
+#: header: how many deliveries have come to grief: their server ended, or lost the broker, before it had answered
 DELIVERIES = 'x-amphora-deliveries'
 #: header: the queue that a dead letter was taken from
 QUEUE = 'x-amphora-queue'
@@ -18,12 +21,18 @@ QUEUE = 'x-amphora-queue'
 REASON = 'x-amphora-reason'
 #: header: when it was set aside, in seconds since 1970
 TIME = 'x-amphora-time'
+#: what all headers of amphora's own begin with
+PREFIX = 'x-amphora-'
+#: header of a quorum queue, which counts what was given back as well
+#: (https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling)
+DELIVERY_COUNT = 'x-delivery-count'
 
-# Said by a broker of one delivery, not by the sender of the message.
-_DELIVERY_COUNT = 'x-delivery-count'
-_OWN = frozenset((DELIVERIES, QUEUE, REASON, TIME, _DELIVERY_COUNT))
+# A delivery limit that nobody reaches. RabbitMQ 4 has -1 for that, at which others drop at once.
+_NEVER = 2**31 - 1
 
 Properties = Mapping[str, Any]
+#: arguments of a queue, as (name, value) pairs
+Arguments = tuple[tuple[str, Any], ...]
 
 
 def dead_queue(service: str) -> str:
@@ -31,15 +40,16 @@ def dead_queue(service: str) -> str:
     return 'rpc_%s_dead' % service
 
 
-def count_deliveries(properties: Properties) -> int:
-    """How many deliveries before this one have ended without an answer, as far as the message itself knows.
+def dead_queue_arguments(queue_arguments: Arguments) -> Arguments:
+    """What that queue is declared with, for a service whose request queues are declared with certain arguments.
 
-    A quorum queue counts by itself, in ``x-delivery-count``
-    (https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling).
+    Whoever looks at dead letters takes them and gives them back. A quorum queue counts that, and RabbitMQ 4 drops what
+    has come back 20 times, so its limit must be out of reach; and a queue must not be a quorum queue unnoticed, because
+    that is what the virtual host has by default.
     """
-    headers = properties.get('headers') or {}
-    counts = (headers.get(name) for name in (DELIVERIES, _DELIVERY_COUNT))
-    return sum(count for count in counts if isinstance(count, int) and count > 0)
+    if ('x-queue-type', 'quorum') in queue_arguments:
+        return (*queue_arguments, ('x-delivery-limit', _NEVER))
+    return (('x-queue-type', 'classic'),)
 
 
 def bury(properties: Properties, queue: str, deliveries: int, reason: str) -> dict[str, Any]:
@@ -49,9 +59,10 @@ def bury(properties: Properties, queue: str, deliveries: int, reason: str) -> di
     :param deliveries: how many times it was delivered.
     :param reason: for whoever looks at it.
     """
-    buried = {name: value for name, value in properties.items() if name != 'expiration'}
+    # The broker takes a user_id from that user only.
+    buried = {name: value for name, value in properties.items() if name not in ('expiration', 'user_id')}
     buried['headers'] = {
-        **_other_headers(properties),
+        **_senders_headers(properties),
         QUEUE: queue,
         DELIVERIES: deliveries,
         REASON: reason,
@@ -62,14 +73,14 @@ def bury(properties: Properties, queue: str, deliveries: int, reason: str) -> di
 
 def revive(properties: Properties) -> tuple[str | None, dict[str, Any]]:
     """The queue that a dead letter came from (None: it does not say), and the properties of the request as it was."""
-    headers = properties.get('headers') or {}
-    queue = headers.get(QUEUE)
-    revived = {**properties, 'headers': _other_headers(properties)}
-    if not revived['headers']:
-        del revived['headers']
+    queue = (properties.get('headers') or {}).get(QUEUE)
+    headers = _senders_headers(properties)
+    revived = {name: value for name, value in properties.items() if name != 'headers'}
+    if headers:
+        revived['headers'] = headers
     return queue if isinstance(queue, str) else None, revived
 
 
-def _other_headers(properties: Properties) -> dict[str, Any]:
+def _senders_headers(properties: Properties) -> dict[str, Any]:
     headers = properties.get('headers') or {}
-    return {name: value for name, value in headers.items() if name not in _OWN}
+    return {name: value for name, value in headers.items() if not name.startswith(PREFIX) and name != DELIVERY_COUNT}

@@ -12,7 +12,7 @@
      |   +- WrongResult                 the client cannot make sense of the reply
      |   +- RemoteException             the remote function raised; error_type, args
      |   +- BufferFull                  too much is waiting to be sent; nothing was accepted
-     |   +- WrongThread                 used from a thread, or a forked child, that does not own the client or server
+     |   +- WrongThread                 used from a thread that does not own the client or server
      |   +- AmqpError                   the AMQP side: see amphora.amqp.errors
      +- IgnoreRequest                   raised *by* a remote function: not an error, a refusal
 
@@ -120,10 +120,9 @@ class BufferFull(AmphoraError):
 
 
 class WrongThread(AmphoraError):
-    """A client, server or connection was used from a thread other than the one it works in, or from a forked child.
+    """A client, server or connection was used from a thread other than the one it works in.
 
-    A gevent hub belongs to one thread; sockets and waiters of one hub cannot be used from another. And what was made
-    before a fork is the parent's: two processes would share its sockets and its request ids.
+    A gevent hub belongs to one thread; sockets and waiters of one hub cannot be used from another.
     """
 
 

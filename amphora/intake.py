@@ -11,7 +11,7 @@ from time import monotonic
 import gevent
 from gevent.event import Event
 
-from amphora.amqp import Message
+from amphora.amqp import Channel, Message
 from amphora.consumer import Consumer, Delivery
 from amphora.session import Session
 from amphora.timing import Deadline
@@ -21,24 +21,51 @@ REQUEUE_DELAY = 1.0
 
 
 class Job:
-    """A request in hand. It ends with one of `done`, `drop` and `give_back`."""
+    """A request in hand. It ends with one of `done`, `drop` and `give_back`.
 
-    __slots__ = ('_delivery', '_intake', 'message')
+    :ivar ended: whether it has.
+    :ivar alone: whether it was moved to where it is run alone.
+    """
+
+    __slots__ = ('_delivery', '_intake', 'alone', 'ended', 'message')
 
     def __init__(self, delivery: Delivery, intake: Intake) -> None:
         self.message: Message = delivery.message
+        self.ended = self.alone = False
         self._delivery = delivery
         self._intake = intake
+
+    @property
+    def queue(self) -> str:
+        """Name of the queue it was taken from."""
+        return self._delivery.consumer.queue
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether it may have been delivered before."""
+        return self._delivery.redelivered
+
+    @property
+    def stale(self) -> bool:
+        """Whether its channel has ended: the broker delivers it again, or has done so."""
+        return self._delivery.stale
+
+    def continue_as(self, message: Message, channel: Channel) -> None:
+        """It goes on as another message, which was got on a channel; the one that it came by is acked."""
+        self._delivery.ack()
+        self._delivery = Delivery(message, channel, self._delivery.consumer)
+        self.message = message
+        self.alone = True
 
     def done(self) -> None:
         """It is answered: ack."""
         self._delivery.ack()
-        self._intake.settled()
+        self._end()
 
     def drop(self) -> None:
         """It cannot be answered: reject, for good."""
         self._delivery.reject()
-        self._intake.settled()
+        self._end()
 
     def give_back(self) -> None:
         """Somebody else may answer it: requeue, at once the first time, after a delay from then on."""
@@ -49,6 +76,10 @@ class Job:
 
     def _requeue(self) -> None:
         self._delivery.requeue()
+        self._end()
+
+    def _end(self) -> None:
+        self.ended = True
         self._intake.settled()
 
 

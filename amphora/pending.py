@@ -170,6 +170,12 @@ class Pending:
             entry._slot = self._slots[slot] = {}
         entry._slot[entry.id] = self._entries[entry.id] = entry
 
+    def abandon(self) -> None:
+        """In a forked child: those who wait are the parent's."""
+        self._timer.stop()
+        self._entries.clear()
+        self._slots.clear()
+
     def take(self, id: str | None) -> Entry | None:
         """Take an entry out of the table; None when it is not there (any more)."""
         entry = self._entries.pop(id, None)  # type: ignore[arg-type]  # None is no key, and is not found

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from itertools import count
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import gevent
@@ -16,11 +16,14 @@ from gevent.event import Event
 
 from amphora.amqp import Channel, ChannelClosed, Closed, Connection, Message, ReturnInfo
 from amphora.amqp.content import encode_publish_head
-from amphora.errors import AmqpError, BufferFull
+from amphora.errors import AmqpError
 from amphora.session import Session
 from amphora.timing import Deadline
 
 logger = logging.getLogger('amphora.publisher')
+
+#: how many messages may wait for the broker, and how many bytes of them, unless told otherwise
+BUFFER_COUNT, BUFFER_BYTES = 100_000, 67_108_864
 
 _numbers = count(1)
 
@@ -157,8 +160,8 @@ class Publisher:
     :param confirm: whether the broker is to confirm each message; without, one is settled as soon as it is written, and
         lost when the connection is lost.
     :param on_returned: called in the hub with each message that the broker could not route; its confirm follows.
-    :param hold_count: how many publications may wait for the broker.
-    :param hold_bytes: how many bytes of bodies may wait for the broker.
+    :param hold_count: above so many publications that wait for the broker, `full` is true.
+    :param hold_bytes: above so many bytes of bodies that wait to be sent, `full` is true.
     :param patience: seconds for which a message that the broker refuses is tried again before that is its answer.
     """
 
@@ -167,8 +170,8 @@ class Publisher:
         session: Session,
         confirm: bool,
         on_returned: Callable[[Message], None],
-        hold_count: int = 100_000,
-        hold_bytes: int = 67_108_864,
+        hold_count: int = BUFFER_COUNT,
+        hold_bytes: int = BUFFER_BYTES,
         patience: float = 0,
     ) -> None:
         self._session = session
@@ -222,24 +225,18 @@ class Publisher:
         else:
             self._write(channel, publication)
 
-    def check_room(self) -> None:
-        """Make sure that one more can be held.
+    @property
+    def full(self) -> bool:
+        """Whether as much waits for the broker as may: to be sent, or to be confirmed."""
+        unconfirmed = 0 if self._channel is None or self._channel.confirms is None else len(self._channel.confirms)
+        return len(self._held) + unconfirmed >= self._hold_count or self._held_bytes >= self._hold_bytes
 
-        :raises BufferFull: when too much is waiting for the broker.
-        """
-        if self._is_full():
-            now = monotonic()
-            for publication in list(self._held.values()):
-                if publication.deadline is not None and publication.deadline <= now:
-                    self.withdraw(publication)
-        if self._is_full():
-            raise BufferFull(
-                '%d messages of %d bytes are waiting for the broker; at most %d or %d bytes may'
-                % (len(self._held), self._held_bytes, self._hold_count, self._hold_bytes)
-            )
-
-    def _is_full(self) -> bool:
-        return len(self._held) >= self._hold_count or self._held_bytes >= self._hold_bytes
+    def withdraw_expired(self) -> None:
+        """Let go of what is held and of no use any more."""
+        now = monotonic()
+        for publication in list(self._held.values()):
+            if publication.deadline is not None and publication.deadline <= now:
+                self.withdraw(publication)
 
     def hold(self, publication: Publication) -> None:
         """Keep a message until the broker takes it."""
@@ -308,6 +305,9 @@ class Publisher:
                 return  # goes on when those before it are settled
             del self._held[number]
             self._held_bytes -= len(publication.body)
+            if 'timestamp' in publication.properties:
+                # Expirations are counted from here.
+                publication.properties['timestamp'] = time()
             try:
                 self._write(channel, publication)
             except ValueError as error:

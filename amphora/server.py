@@ -1,15 +1,13 @@
-"""From a delivery to its ack.
+"""What a user starts and stops: functions, the queues that requests come from, and the server's life.
 
-A request runs in a worker greenlet that is switched to from the hub and used again; `AmqpRpcServer._handle` is the
-whole way of one request, top to bottom. Bytes are the dialect's business, faults that of `publisher` and `consumer`.
+What happens to a request is in `answering`.
 """
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import os
-import sys
+import weakref
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, TypeVar, overload
@@ -18,27 +16,26 @@ from uuid import uuid4
 import gevent
 from gevent.event import Event
 from gevent.lock import RLock
-from greenlet import GreenletExit, getcurrent, greenlet
+from greenlet import getcurrent
 
-from amphora.amqp import Channel, Message, NotFound
-from amphora.amqp.content import MAX_MESSAGE_SIZE
+from amphora.amqp import Channel, NotFound
+from amphora.answering import Answering
 from amphora.checks import check_integer, check_name, check_seconds
 from amphora.dialects import Dialect, Native
-from amphora.dialects.base import Encoded
 from amphora.dialects.native import fanout_queue, request_exchange, request_queue, response_exchange
 from amphora.dispatch import FunctionTable
-from amphora.envelope import Reply
-from amphora.errors import IgnoreRequest, NotSent, WrongRequest, WrongThread
-from amphora.intake import Intake, Job
+from amphora.errors import NotSent, WrongThread
+from amphora.intake import Intake
 from amphora.introspection import SERVICE as INTROSPECTION_SERVICE
 from amphora.introspection import Introspection, ServerDescription, describe_server
-from amphora.publisher import Publication, Publisher
-from amphora.recent import Key, Recent
+from amphora.publisher import Publisher
 from amphora.serializer import AbstractRpcSerializer, RpcJsonSerializer
 from amphora.session import Session
 from amphora.settings import make_settings
 from amphora.timing import Deadline
 from amphora.topology import Binding, Exchange, Queue, Record, Topology
+from amphora.watchdog import watchdog
+from amphora.workers import Workers
 
 logger = logging.getLogger('amphora.server')
 
@@ -46,8 +43,6 @@ F = TypeVar('F', bound=Callable[..., Any])
 
 #: milliseconds that the queue of a fanout server outlives its connection: time to come back after a fault
 FANOUT_QUEUE_EXPIRES = 60_000
-#: how many clients that are gone are remembered, so that each is logged once
-GONE_COUNT = 1000
 #: the longest timeout of `receive_from_queue`, in seconds: a year
 MAX_TIMEOUT = 31_536_000
 #: seconds that `receive_from_queue` waits for a broker
@@ -56,6 +51,18 @@ QUEUE_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
 # How often `stop` looks whether the work is done, in seconds.
 _POLL = 0.01
+
+
+# Those of this process, for a child that it forks.
+_servers: weakref.WeakSet[AmqpRpcServer] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for server in list(_servers):
+        server._forked = True
+
+
+os.register_at_fork(after_in_child=_abandon_all)
 
 
 class AmqpRpcServer:
@@ -75,6 +82,8 @@ class AmqpRpcServer:
     """
 
     _exchange_type = 'direct'
+    # Whether other servers take requests from the same queue.
+    _shares_queues = True
 
     def __init__(
         self,
@@ -88,35 +97,47 @@ class AmqpRpcServer:
             raise ValueError("the service %r is introspection's own: take another name" % service_name)
         self.service_name = check_name(service_name, 'service_name')
         self.serializer = serializer
-        self.uuid = str(uuid4())
         self._settings = make_settings(**options)
-        self._fresh_greenlets = fresh_greenlets
         self._dialect: Dialect = Native(service_name, serializer, self._settings.delivery_mode)
         self._functions = FunctionTable()
-        self._topology = Topology(self._records())
         self._hub = gevent.get_hub()
-        self._pid = os.getpid()
-        # Worker greenlets without a request; a dict, so that one that ends leaves at once.
-        self._idle: dict[greenlet, None] = {}
-        # Worker greenlets that run a request.
-        self._working: set[greenlet] = set()
-        # Requests that are being run: the first delivery of each, and those that came meanwhile and wait for its
-        # answer.
-        self._running: dict[Key, list[Job]] = {}
-        self._recent: Recent[Encoded] = Recent()
+        self._fresh_greenlets = fresh_greenlets
+        self._is_introspected = introspection
+        self._set_up()
+        _servers.add(self)
+
+    def _set_up(self) -> None:
+        """Make everything that belongs to one process."""
+        self.uuid = str(uuid4())
+        self._topology = Topology(self._records())
         # Starting and stopping take turns.
         self._life = RLock()
-        # Clients that a reply did not reach.
-        self._gone: set[str] = set()
         self._stopped = Event()
-        name = 'amphora server %s' % service_name
+        # Whether this is a forked child's copy of a server that its parent made.
+        self._forked = False
+        # Whether the watchdog looks after the hub for this server.
+        self._watched = False
+        name = 'amphora server %s' % self.service_name
         self._publishing = Session(self._settings, self._topology, name + ' (publishes)')
         self._consuming = Session(self._settings, self._topology, name + ' (consumes)')
         self._publisher = Publisher(
-            self._publishing, self._settings.confirm, self._on_returned, patience=self._settings.patience
+            self._publishing,
+            self._settings.confirm,
+            lambda message: self._answering.on_returned(message),
+            patience=self._settings.patience,
         )
+        self._answering = Answering(
+            self.service_name,
+            self._dialect,
+            self._functions,
+            self._publishing,
+            self._publisher,
+            self._settings.request_queue_arguments,
+            self._shares_queues,
+        )
+        self._workers = Workers(self._answering.answer, 0 if self._fresh_greenlets else self._settings.prefetch)
         self._introspection: Introspection | None = None
-        if introspection:
+        if self._is_introspected:
             self._introspection = Introspection(self._describe, self.uuid, self._consuming, self._publisher)
         # What takes requests: the service's own queue from serve() on, and each receive_from_queue.
         self._own_intake: Intake | None = None
@@ -188,135 +209,6 @@ class AmqpRpcServer:
         self._functions.add(func, name)
         return func
 
-    # -- one request, from its delivery to its ack ---------------------------------------------------------------------
-
-    def _on_job(self, job: Job) -> None:
-        """In the hub: hand the request to a worker greenlet."""
-        worker = self._idle.popitem()[0] if self._idle else greenlet(self._work, self._hub)
-        self._working.add(worker)
-        worker.switch(job)
-
-    def _work(self, job: Job) -> None:
-        """A worker greenlet's life: one request after the other, each in a context of its own."""
-        worker = getcurrent()
-        while True:
-            try:
-                contextvars.Context().run(self._handle, job)
-            except BaseException:
-                # Ctrl-C reaches the main greenlet this way; anything else is printed, as for any greenlet.
-                self._hub.handle_error(self, *sys.exc_info())
-            self._working.discard(worker)
-            del job  # and with it the request's body
-            if self._fresh_greenlets or len(self._idle) >= self._settings.prefetch:
-                return
-            self._idle[worker] = None
-            try:
-                job = self._hub.switch()
-            except BaseException as error:
-                # The server has stopped; or a gevent.Timeout came that a function had started and left behind.
-                self._idle.pop(worker, None)
-                logger.debug('an idle worker ends: %r', error)
-                return
-
-    def _handle(self, job: Job) -> None:
-        """Decode, run, reply; the request is acked when the broker has the reply."""
-        properties, body = job.message.properties, job.message.body
-        id, reply_to = self._dialect.return_address(properties)
-        if id is None or reply_to is None:
-            logger.warning('a request without id or reply_to is dropped: nobody could be told of its result')
-            job.drop()
-            return
-        key = (reply_to, id)
-        answer = self._recent.get(key)
-        if answer is None:
-            repeats = self._running.get(key)
-            if repeats is not None:
-                logger.debug('request %.100s came again while it runs', id)
-                repeats.append(job)
-                return
-            jobs = self._running[key] = [job]
-            try:
-                answer = self._answer(id, reply_to, properties, body)
-            except BaseException:
-                # Ctrl-C, or a mistake of ours: another server may do better.
-                for each in jobs:
-                    each.give_back()
-                raise
-            finally:
-                del self._running[key]
-            if answer is None:
-                for each in jobs:
-                    self._ignore(each)
-                return
-            self._recent.remember(key, answer, len(answer.body))
-        else:
-            logger.debug('request %.100s came again: answered from memory', id)
-            jobs = [job]
-        for each in jobs:
-            self._reply(each, answer)
-
-    def _answer(self, id: str, reply_to: str, properties: dict[str, Any], body: bytes) -> Encoded | None:
-        """The reply to a request; None when the function does not want to answer."""
-        try:
-            reply = self._functions.invoke(self._dialect.decode_request(properties, body))
-        except IgnoreRequest:
-            return None
-        except WrongRequest as error:
-            logger.warning('a request that makes no sense, from %.100r: %s', reply_to, error)
-            reply = Reply(id, error=error)
-        try:
-            encoded = self._dialect.encode_reply(reply, reply_to)
-            if len(encoded.body) > MAX_MESSAGE_SIZE:
-                raise ValueError(
-                    'the result takes %d bytes; a message holds at most %d' % (len(encoded.body), MAX_MESSAGE_SIZE)
-                )
-            return encoded
-        except Exception as error:
-            logger.error('the reply to request %.100s cannot be sent: %s', id, error)
-            return self._dialect.encode_reply(Reply(id, error=error), reply_to)
-
-    def _reply(self, job: Job, answer: Encoded, instead: bool = False) -> None:
-        def on_settled(publication: Publication, acked: bool) -> None:
-            if acked:
-                job.done()
-            else:
-                logger.warning(
-                    'the broker refused the reply to request %s; it will be tried again', publication.message_id
-                )
-                job.give_back()
-
-        def on_refused(publication: Publication, error: Exception) -> None:
-            id, reply_to = self._dialect.return_address(job.message.properties)
-            if instead or reply_to is None:
-                job.drop()
-            else:
-                # The broker does not take this one, because of its size for example; its caller shall at least know.
-                self._reply(job, self._dialect.encode_reply(Reply(id, error=error), reply_to), instead=True)
-
-        address, properties, body = answer
-        publication = Publication(
-            address.exchange, address.routing_key, properties, body, None, on_settled, on_refused, waits=True
-        )
-        try:
-            self._publisher.publish(publication)
-        except ValueError as error:
-            publication.refused(error)
-
-    def _ignore(self, job: Job) -> None:
-        """The function does not want the request: another server may."""
-        job.give_back()
-
-    def _on_returned(self, message: Message) -> None:
-        info = message.return_info
-        assert info is not None
-        client, id = info.routing_key, message.properties.get('message_id')
-        # Once for each client: one that leaves with a thousand calls under way is one piece of news.
-        level = logging.DEBUG if client in self._gone else logging.INFO
-        logger.log(level, 'client %.100s is gone: nobody takes the reply to request %.100s', client, id)
-        if len(self._gone) >= GONE_COUNT:
-            self._gone.clear()
-        self._gone.add(client)
-
     # -- queues --------------------------------------------------------------------------------------------------------
 
     def receive_from_queue(
@@ -383,7 +275,7 @@ class AmqpRpcServer:
         raise ValueError('there is neither a queue %r nor a queue %r' % tuple(names))
 
     def _start_intake(self, queue: str, prefetch: int, max_calls: int | None = None) -> Intake:
-        intake = Intake(self._consuming, queue, self._on_job, prefetch, max_calls)
+        intake = Intake(self._consuming, queue, self._workers.begin, prefetch, max_calls)
         intake.start()
         self._intakes.append(intake)
         return intake
@@ -416,12 +308,15 @@ class AmqpRpcServer:
         self._check_thread()
         with self._life:
             self._stopped.clear()
+            if not self._watched:
+                self._watched = True
+                watchdog.watch()
             if self._own_intake is None:
                 self._own_intake = self._start_intake(self._queue, self._settings.prefetch)
             self._start_sessions()
         if not nowait:
             try:
-                self._consuming.wait_ready()
+                self._consuming.wait_ready(until_stopped=True)
                 self._stopped.wait()
             except BaseException:
                 self.stop()
@@ -467,9 +362,10 @@ class AmqpRpcServer:
         with self._life:
             self.stop_consumer()
             self.stop_publisher()
-            for worker in list(self._idle):
-                # From the loop: who throws into a greenlet that ends would not be switched back to.
-                self._hub.loop.run_callback(worker.throw, GreenletExit)
+            self._workers.dismiss()
+            if self._watched:
+                self._watched = False
+                watchdog.unwatch()
             self._stopped.set()
 
     def stop_publisher(self) -> None:
@@ -484,7 +380,7 @@ class AmqpRpcServer:
         self._check_outside()
         with self._life:
             self.prepare_stop()
-            while self._working:
+            while self._workers:
                 gevent.sleep(_POLL)
             deadline = Deadline.after(STOP_TIMEOUT, monotonic())
             while any(intake.in_hand for intake in self._intakes) and self._publishing.connection is not None:
@@ -500,17 +396,19 @@ class AmqpRpcServer:
             self._consuming.stop()
 
     def _check_outside(self) -> None:
-        if getcurrent() in self._working:
+        if getcurrent() in self._workers:
             raise RuntimeError(
                 'a function of the server waits for itself to end: stop the server from elsewhere, as in '
                 'gevent.spawn(server.stop)'
             )
 
     def _check_thread(self) -> None:
-        if self._pid != os.getpid():
-            raise WrongThread('%r was made before this process was forked; make a server in the child' % self)
         if gevent.get_hub() is not self._hub:
             raise WrongThread('%r belongs to another thread; make a server in this one' % self)
+        if self._forked:
+            # The parent goes on with what was made. This one has its functions, and does nothing until it is told to.
+            gevent.reinit()  # os.fork() does it only where it is patched
+            self._set_up()
 
 
 class AmqpRpcFanoutServer(AmqpRpcServer):
@@ -522,6 +420,7 @@ class AmqpRpcFanoutServer(AmqpRpcServer):
     """
 
     _exchange_type = 'fanout'
+    _shares_queues = False
 
     @property
     def _queue(self) -> str:
@@ -530,6 +429,3 @@ class AmqpRpcFanoutServer(AmqpRpcServer):
     @property
     def _queue_arguments(self) -> tuple[tuple[str, Any], ...]:
         return (*super()._queue_arguments, ('x-expires', FANOUT_QUEUE_EXPIRES))
-
-    def _ignore(self, job: Job) -> None:
-        job.done()

@@ -7,7 +7,9 @@ as wished for. Users hold on to the session; connections and channels are swappe
 from __future__ import annotations
 
 import logging
+import os
 import random
+import weakref
 from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
@@ -40,6 +42,19 @@ _STABLE = 5.0
 _REPAIR_CAP = 0.5
 # How often something that the broker refused to declare is tried again. Seconds.
 _RETRY_FAULTS = 2.0
+
+
+# Those of this process, for a child that it forks.
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for session in list(_sessions):
+        session.abandon()
+    _sessions.clear()
+
+
+os.register_at_fork(after_in_child=_abandon_all)
 
 
 class User(Protocol):
@@ -86,6 +101,7 @@ class Session:
         self._faults: dict[Record, AmqpError] = {}
         # Users that could not resume, of which the log knows.
         self._failing: set[User] = set()
+        _sessions.add(self)
 
     def __repr__(self) -> str:
         return '<Session %s>' % self._name
@@ -134,20 +150,34 @@ class Session:
         if connection is not None:
             connection.close()
         self._disconnected()
+        self._ready.set()  # whoever waits looks whether to go on
+
+    def abandon(self) -> None:
+        """In a forked child: the parent keeps the connection; this copy of the session does nothing any more."""
+        greenlet, self._greenlet = self._greenlet, None
+        self.connection = None
+        if greenlet is not None:
+            greenlet.kill(block=False)
 
     def wake(self) -> None:
         """Something is missing: converge soon."""
         self._wake.set()
 
-    def wait_ready(self, deadline: Deadline = Deadline()) -> Connection | None:  # noqa: B008  # a constant
+    def wait_ready(
+        self,
+        deadline: Deadline = Deadline(),  # noqa: B008  # a constant
+        until_stopped: bool = False,
+    ) -> Connection | None:
         """Block until there is a connection with everything declared; None when there is none by the deadline.
 
+        :param until_stopped: give up when the session is stopped meanwhile; by default it may be started again.
         :raises AmqpError: the session's `refusal`, as soon as there is one.
         """
+        greenlet = self._greenlet
         while self.connection is None or self.refusal is not None:
             if self.refusal is not None:
                 raise self.refusal.with_traceback(None)
-            if deadline.expired(monotonic()):
+            if deadline.expired(monotonic()) or (until_stopped and self._greenlet is not greenlet):
                 return None
             self._ready.wait(deadline.remaining(monotonic()))
             self._ready.clear()

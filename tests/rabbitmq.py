@@ -178,6 +178,10 @@ class RabbitNode:
     def pause(self) -> None:
         """Freeze the node's process: its connections stay open, and nothing answers on them."""
         os.kill(self.pid, signal.SIGSTOP)
+        # Its threads stop one after the other.
+        tasks = Path(f'/proc/{self.pid}/task')
+        while not all(' T ' in (task / 'stat').read_text() for task in tasks.iterdir()):
+            gevent.sleep(0.001)
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)

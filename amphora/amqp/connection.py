@@ -8,8 +8,10 @@ Source: AMQP 0-9-1 section 2.2.4 ("The connection class") and RabbitMQ's extensi
 from __future__ import annotations
 
 import logging
+import os
 import socket as stdlib_socket
 import ssl as ssl_module
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from time import monotonic
@@ -49,6 +51,19 @@ logger = logging.getLogger('amphora.amqp')
 CHANNEL_MAX = 2047
 #: unsent bytes above which publishers wait
 HIGH_WATER = 1048576
+
+
+# Those of this process, for a child that it forks.
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for connection in list(_connections):
+        connection.abandon()
+    _connections.clear()
+
+
+os.register_at_fork(after_in_child=_abandon_all)
 
 
 def _text(value: Any) -> Any:
@@ -149,6 +164,7 @@ class Connection:
         self._answer: AsyncResult[Any] = AsyncResult()
         self._watch: Any = None
         self._transport: Transport
+        _connections.add(self)
         self._open(password, ssl or None, high_water, server_hostname or host)
 
     @classmethod
@@ -460,6 +476,16 @@ class Connection:
         self._say(commands.Connection.Close, reply_code=200, reply_text='goodbye')
         self._answer.wait(timeout)
         self._end(ConnectionClosed('the connection was closed by this side'))
+
+    def abandon(self) -> None:
+        """In a forked child: this connection is the parent's. Nobody is told: who waits for it is the parent's, too."""
+        if self.error is None:
+            self.error = ConnectionClosed('the connection was made before this process was forked')
+            if self._watch is not None:
+                self._watch.stop()
+                self._watch.close()
+            if hasattr(self, '_transport'):
+                self._transport.abandon()
 
     def _end(self, error: Exception) -> None:
         if self.error is not None:

@@ -228,6 +228,12 @@ class Transport:
             watcher.close()
         self._sock.close()
 
+    def abandon(self) -> None:
+        """In a forked child: let go of the socket, which is the parent's, without a word on it."""
+        # The native thread may have held the lock at the fork; it does not exist here.
+        self._lock = _allocate_lock()
+        self.close()
+
     def _lose(self, error: Exception) -> None:
         if not self.closed:
             self.close()

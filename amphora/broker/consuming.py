@@ -195,10 +195,10 @@ class Consuming:
             delivery.queue.settle(delivery.entry)
         self._give_back(taken)
 
-    def _requeue(self, taken: list[Outstanding]) -> None:
+    def _requeue(self, taken: list[Outstanding], refused: bool = True) -> None:
         now = monotonic()
         for queue, entries in by_queue(taken).items():
-            self._vhost.requeue(queue, entries, now)
+            self._vhost.requeue(queue, entries, now, refused)
         self._give_back(taken)
 
     def _reject(self, taken: list[Outstanding]) -> None:
@@ -264,7 +264,7 @@ class Consuming:
         for consumer in consumers.values():
             self._vhost.cancel(consumer, now)
         self.rollback()
-        self._requeue(self._outstanding.take_all())
+        self._requeue(self._outstanding.take_all(), refused=False)
 
 
 def _as_delivered(queue: Queue, entry: Entry) -> StoredMessage:

@@ -205,8 +205,11 @@ class Queue:
         self.unacked -= 1
         self._drop(entry)
 
-    def requeue(self, entries: Iterable[Entry], now: float) -> None:
-        """Messages that were handed out come back: to their places, or dead when they have come back too often."""
+    def requeue(self, entries: Iterable[Entry], now: float, refused: bool = True) -> None:
+        """Messages that were handed out come back: to their places, or dead when they have come back too often.
+
+        :param refused: whoever had them said so; otherwise it has gone.
+        """
         lanes: dict[int, list[Entry]] = {}
         limit = self.options.delivery_limit
         dead = []
@@ -220,8 +223,9 @@ class Queue:
                 self._drop(entry)
                 dead.append(entry)
             else:
-                if self.options.quorum and limit is None:
-                    # RabbitMQ's quorum queues without a limit put it behind everything, so that their log can end.
+                if refused and self.options.quorum and limit is None:
+                    # RabbitMQ's quorum queues without a limit put it behind everything, so that their log can end; but
+                    # not what a channel leaves behind as it ends.
                     self._position += 1
                     entry.position = self._position
                 lane = self._lane(entry.message)

@@ -355,9 +355,9 @@ class VirtualHost:
         self._router.settle(queue, now)
         return entry
 
-    def requeue(self, queue: Queue, entries: Iterable[Entry], now: float) -> None:
-        """Messages that were handed out come back to their places."""
-        queue.requeue(entries, now)
+    def requeue(self, queue: Queue, entries: Iterable[Entry], now: float, refused: bool = True) -> None:
+        """Messages that were handed out come back; see `Queue.requeue`."""
+        queue.requeue(entries, now, refused)
         self._router.settle(queue, now)
 
     def reject(self, queue: Queue, entries: Iterable[Entry], now: float) -> None:

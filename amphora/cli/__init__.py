@@ -11,7 +11,7 @@ import click
 from amphora.cli.common import Failure, say
 
 # In the order of the help. Each is the `command` of the module of its name.
-_COMMANDS = ('serve', 'call', 'list', 'shell', 'doctor', 'broker', 'demo')
+_COMMANDS = ('serve', 'call', 'list', 'dead', 'shell', 'doctor', 'broker', 'demo')
 
 
 class Program(click.Group):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -158,6 +159,37 @@ def test_a_url_names_the_authority_and_the_certificate(
         Connection.from_url(f'amqps://{HOST}:{tls_port}')
     with Connection.from_url(f'amqps://{HOST}:{tls_port}?verify=verify_none') as connection:
         assert round_trip(connection, b'hello') == b'hello'
+
+
+@pytest.mark.parametrize('parameter', ['cacertfile', 'certfile', 'keyfile'])
+def test_a_url_with_a_file_that_cannot_be_read_is_refused_by_parameter_and_file(
+    client_login: Login, tmp_path: Path, parameter: str
+) -> None:
+    # A keyfile needs a certfile; each wrong file is the only one.
+    certificate = f'certfile={client_login[0]}&' if parameter == 'keyfile' else ''
+    missing = tmp_path / 'missing.pem'
+
+    with pytest.raises(FileNotFoundError, match=f'{parameter} .* cannot be read') as raised:
+        Connection.from_url(f'amqps://{HOST}?{certificate}{parameter}={missing}')
+    assert raised.value.filename == str(missing)
+    with pytest.raises(IsADirectoryError, match=f'{parameter} .*{re.escape(str(tmp_path))}'):
+        Connection.from_url(f'amqps://{HOST}?{certificate}{parameter}={tmp_path}')
+
+
+@pytest.mark.parametrize('content', ['', 'no certificate'])
+def test_a_url_with_a_file_that_holds_no_certificate_is_refused_by_parameter_and_file(
+    client_login: Login, tmp_path: Path, content: str
+) -> None:
+    odd = tmp_path / 'odd.pem'
+    odd.write_text(content)
+
+    for query, parameter in (
+        (f'cacertfile={odd}', 'cacertfile'),
+        (f'certfile={odd}', 'certfile'),
+        (f'certfile={client_login[0]}&keyfile={odd}', 'keyfile'),
+    ):
+        with pytest.raises(ValueError, match=f'{parameter}.*{re.escape(str(odd))}'):
+            Connection.from_url(f'amqps://{HOST}?{query}')
 
 
 # -- a login by certificate --------------------------------------------------------------------------------------------

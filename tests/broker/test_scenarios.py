@@ -701,6 +701,20 @@ def test_where_a_quorum_queue_puts_what_comes_back(channel, queue):
         assert bodies([channel.basic.get(name), channel.basic.get(name)]) == expected
 
 
+def test_what_a_channel_leaves_unacked_goes_back_to_its_place_in_a_quorum_queue_too(channel, queue, drain):
+    for limit in ({}, {'x-delivery-limit': 5}):
+        name = queue('q%d' % len(limit), durable=True, arguments={'x-queue-type': 'quorum', **limit})
+        publish(channel, name, '1', '2', '3')
+        eventually(lambda name=name: channel.queue.declare(name, passive=True).message_count == 3)
+        taken = []
+        with channel.connection.channel() as other:
+            other.basic.qos(prefetch_count=2)
+            other.basic.consume(name, taken.append)
+            eventually(lambda taken=taken: len(taken) == 2)
+        eventually(lambda name=name: channel.queue.declare(name, passive=True).message_count == 3)
+        assert drain(name, 3) == ['1', '2', '3']
+
+
 # -- publishing --------------------------------------------------------------------------------------------------------
 
 

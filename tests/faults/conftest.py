@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gevent import subprocess
@@ -63,16 +64,17 @@ def ledger_of(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger
 
 @pytest.fixture
 def server_process(node: RabbitNode, service: str) -> Iterator[Callable[..., ServerProcess]]:
-    """Starts a `doubling_server`: `server_process(ledger, pause)`."""
+    """Starts a `doubling_server`: `server_process(ledger, pause, **options of the server)`."""
     started: list[ServerProcess] = []
 
-    def start(ledger: Ledger, pause: float = 0.2, url: str = node.url) -> ServerProcess:
+    def start(ledger: Ledger, pause: float = 0.2, **options: Any) -> ServerProcess:
+        arguments = [service, str(ledger.directory), str(pause), json.dumps({'amqp_url': node.url, **options})]
         started.append(
             ServerProcess(
                 subprocess.Popen(
-                    [sys.executable, '-m', doubling_server.__name__, service, str(ledger.directory), str(pause)],
-                    env={**os.environ, 'AMPHORA_AMQP_URL': url},
+                    [sys.executable, '-m', doubling_server.__name__, *arguments],
                     stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
                     universal_newlines=True,
                 )
             )

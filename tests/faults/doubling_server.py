@@ -1,12 +1,16 @@
 """A server in a process of its own, for tests that kill it; doubles numbers, and says what it does on stdout.
 
-Called with a service's name, the directory of a ledger and the seconds that doubling takes. SIGTERM ends it as `stop()`
-does.
+Called with a service's name, the directory of a ledger, the seconds that doubling takes, and as JSON the options of the
+server. SIGTERM ends it as `stop()` does; a call of `die` ends it as SIGKILL does, and `burn` keeps the CPU busy.
 """
 
+import json
+import os
 import signal
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import gevent
 
@@ -19,8 +23,21 @@ def say(*words: object) -> None:
     sys.stdout.flush()
 
 
-def main(service: str, directory: Path, pause: float) -> None:
-    server = AmqpRpcServer(service)
+def die() -> None:
+    say('died', 1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def burn(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+def main(service: str, directory: Path, pause: float, options: dict[str, Any]) -> None:
+    server = AmqpRpcServer(service, **options)
+    server.add_function(die)
+    server.add_function(burn)
     ledgers_double = Executions(directory).double(pause)
 
     @server.add_function
@@ -36,4 +53,4 @@ def main(service: str, directory: Path, pause: float) -> None:
 
 
 if __name__ == '__main__':
-    main(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]))
+    main(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]), json.loads(sys.argv[4]))

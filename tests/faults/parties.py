@@ -28,14 +28,16 @@ class ServerProcess:
 
     :ivar begun: the numbers whose doubling has begun.
     :ivar done: the numbers that were doubled.
+    :ivar stderr: the lines that it has logged.
     """
 
     def __init__(self, process: subprocess.Popen) -> None:
         self.begun: list[int] = []
         self.done: list[int] = []
+        self.stderr: list[str] = []
         self._up = False
         self.process = process
-        self._reader = gevent.spawn(self._read)
+        self._readers = [gevent.spawn(self._read), gevent.spawn(self._read_log)]
         eventually(lambda: self._up, 20)
 
     def _read(self) -> None:
@@ -43,8 +45,16 @@ class ServerProcess:
             word, *numbers = line.split()
             if word == 'up':
                 self._up = True
-            else:
+            elif word in ('began', 'done'):
                 (self.begun if word == 'began' else self.done).extend(map(int, numbers))
+
+    def _read_log(self) -> None:
+        for line in self.process.stderr:
+            self.stderr.append(line.rstrip())
+
+    def wait(self) -> int:
+        """Wait until it has ended; gives its exit status."""
+        return self._join()
 
     def kill(self) -> None:
         self.process.kill()
@@ -57,7 +67,7 @@ class ServerProcess:
 
     def _join(self) -> int:
         status: int = self.process.wait(timeout=10)
-        self._reader.join(timeout=5)
+        gevent.joinall(self._readers, timeout=5)
         return status
 
 

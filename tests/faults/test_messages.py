@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import gevent
-import gevent.event
-import pytest
+import os
+import sys
+import time
+from itertools import pairwise
 
-from amphora import AmphoraError, NotSent
+import gevent
+import pytest
+from gevent import subprocess
+
+from amphora import AmphoraError, IgnoreRequest, NotSent
 from amphora.amqp import Connection, Message
 from tests.faults.parties import BROKER_LIMIT, Ledgers
 from tests.parties import Client, Server
@@ -27,14 +32,12 @@ def test_a_request_that_is_delivered_twice_runs_once_and_is_answered_twice(
     ledger.expect(21)
 
     with Connection.from_url(node.url) as connection, connection.channel() as channel:
-        for _ in range(2):
-            request = Message(
-                b'{"func": "double", "args": [21], "kwargs": {}}', message_id='twice', reply_to=calling.uuid
-            )
-            channel.basic.publish(request, f'rpc_{service}_request', '')
-            channel.basic.publish(request, f'rpc_{service}_request', '')
-            # Of the first pair one comes while the other runs; the second comes when it has run.
-            ignored += 2
+        request = Message(b'{"func": "double", "args": [21], "kwargs": {}}', message_id='twice', reply_to=calling.uuid)
+        # The first two come while one of them runs, and get one answer; those after them come when it has run.
+        for copies in (2, 1, 1):
+            for _ in range(copies):
+                channel.basic.publish(request, f'rpc_{service}_request', '')
+            ignored += 1
             eventually(lambda expected=ignored: calling.ignored_replies == expected)
 
     assert ledger.executed[21] == 1
@@ -82,3 +85,141 @@ def test_a_call_whose_arguments_take_longer_to_encode_than_its_timeout_ends(clie
 
     with gevent.Timeout(5), pytest.raises(NotSent):
         calling.call(timeout=0.01).double(arguments)
+
+
+@pytest.mark.row('21')
+def test_the_only_server_may_ignore_a_request_for_long_without_being_kept_busy(
+    ledger_of: Ledgers, client: Client, server: Server
+) -> None:
+    refused: list[float] = []
+
+    def double(number: int) -> int:
+        refused.append(time.monotonic())
+        raise IgnoreRequest
+
+    serving = server(double)
+    ledger = ledger_of(client(), timeout=30)
+    ledger.call([1])
+    eventually(lambda: len(refused) >= 2, 10)
+    began, used = time.monotonic(), time.process_time()
+    eventually(lambda: len(refused) >= 6, 10)
+    took, used = time.monotonic() - began, time.process_time() - used
+    serving.add_function(ledger.double())
+
+    ledger.check()
+    # The first time it goes back at once: another server may want it.
+    assert min(later - earlier for earlier, later in pairwise(refused[1:])) >= 0.95
+    # Of one processor; the client and this test are in it, too.
+    assert used / took < 0.05 + 0.05
+
+
+@pytest.mark.row('22', '23')
+def test_replies_that_nobody_waits_for_are_counted_and_leave_nothing_behind(
+    ledger_of: Ledgers, server: Server, client: Client, node: RabbitNode, service: str
+) -> None:
+    calling = client()
+    ledger = ledger_of(calling)
+    server(ledger.double())
+    ledger.call(range(10))
+    ledger.check()
+    answered = next(iter(ledger._numbers))
+
+    with Connection.from_url(node.url) as connection, connection.channel() as channel:
+        for number in range(1000):
+            reply = Message(b'{"result": 1}', message_id=[answered, 'unknown', '', 'x' * 255][number % 4])
+            channel.basic.publish(reply, f'rpc_{service}_response', calling.uuid)
+        channel.basic.publish(Message(b'{"result": 1}'), f'rpc_{service}_response', calling.uuid)
+        eventually(lambda: calling.ignored_replies == 1001)
+
+    ledger.call(range(10, 20))
+    ledger.check()
+    assert not len(calling._pending)
+    assert eventually(lambda: node.list_queues()[f'rpc_{service}_{calling.uuid}_response'] == (0, 1))
+
+
+@pytest.mark.row('26')
+@pytest.mark.limit(90)
+def test_a_function_that_outlives_the_brokers_consumer_timeout_is_answered_all_the_same(
+    ledger_of: Ledgers, server: Server, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RabbitNode(config={'consumer_timeout': 1000}) as impatient:
+        # How often it looks at each channel's oldest delivery, in milliseconds; the default is a minute.
+        impatient.ctl('eval', 'application:set_env(rabbit, channel_tick_interval, 500).')
+        calling = client(amqp_url=impatient.url)
+        ledger = ledger_of(calling, timeout=30)
+        serving = server(ledger.double(5), amqp_url=impatient.url)
+        eventually(lambda: serving._consuming.connection)
+        connection = serving._consuming.connection
+        ledger.call([1])
+        eventually(lambda: any('timed out' in record.getMessage() for record in caplog.records), 20)
+
+        ledger.check()
+
+        # The ack of a delivery of the channel that was closed would have ended the connection.
+        assert serving._consuming.connection is connection
+        assert not ledger.duplicated
+        ended = [record for record in caplog.records if 'timed out' in record.getMessage()]
+        assert {record.levelname for record in ended} == {'WARNING'}
+        quick = ledger_of(calling, timeout=30)
+        serving.add_function(quick.double())
+        quick.call(range(10))
+        quick.check()
+        calling.stop()
+        serving.stop()
+
+
+PATCHING = """
+import sys
+{before}
+from amphora import AmqpRpcClient, AmqpRpcServer, WrongThread
+{after}
+import gevent
+from gevent import monkey
+
+server = AmqpRpcServer(sys.argv[1])
+server.add_function(lambda x, y: x + y, name='add')
+server.serve()
+client = AmqpRpcClient(sys.argv[1])
+print([client.call.add(n, 1) for n in range(3)])
+print([call.get() for call in [gevent.spawn(client.call.add, n, 2) for n in range(3)]])
+
+def elsewhere():
+    for use in (lambda: client.call.add(1, 1), lambda: client.defer.add(1, 1), client.serve, client.stop, server.stop):
+        try:
+            said.append(use())
+        except WrongThread as error:
+            said.append('make a' in str(error))
+
+said = []
+thread = monkey.get_original('_thread', 'start_new_thread')(elsewhere, ())
+while len(said) < 5:
+    gevent.sleep(0.01)
+print(said)
+print(client.call.add(2, 3))
+client.stop()
+server.stop()
+"""
+PATCH = 'from gevent import monkey; monkey.patch_all()'
+
+
+@pytest.mark.row('29')
+@pytest.mark.parametrize(
+    ('before', 'after'),
+    [(PATCH, ''), ('', PATCH), ('', ''), ('from gevent import monkey; monkey.patch_socket()', '')],
+    ids=['before', 'after', 'never', 'sockets only'],
+)
+def test_imported_before_patching_or_after_it_works_and_other_threads_are_told(
+    before: str, after: str, node: RabbitNode, service: str
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, '-c', PATCHING.format(before=before, after=after), service],
+        env={**os.environ, 'AMPHORA_AMQP_URL': node.url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
+    output, errors = process.communicate(timeout=30)
+
+    assert process.returncode == 0, errors
+    assert output.splitlines() == ['[1, 2, 3]', '[2, 3, 4]', str([True] * 5), '5']
+    assert 'LoopExit' not in errors

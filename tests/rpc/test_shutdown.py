@@ -254,34 +254,3 @@ def test_a_client_process_that_comes_first_ends_by_itself_when_it_has_its_answer
     output, errors = calling.communicate(timeout=20)
 
     assert (output, errors, calling.returncode) == (b'here\n', b'', 0)
-
-
-def test_a_client_made_before_a_fork_refuses_to_work_in_the_child(process: Any, service: str) -> None:
-    output, errors = process(FORKING, 'nothing').communicate(timeout=20)
-
-    assert output == b'5\nrefused\n5\n', errors
-
-
-FORKING = """
-import os
-import sys
-
-from amphora import AmqpRpcClient, AmqpRpcServer, WrongThread
-
-server = AmqpRpcServer(sys.argv[1])
-server.add_function(lambda x, y: x + y, name='add')
-server.serve()
-client = AmqpRpcClient(sys.argv[1])
-print(client.call.add(2, 3), flush=True)
-child = os.fork()
-if not child:
-    try:
-        client.call.add(2, 3)
-    except WrongThread:
-        print('refused', flush=True)
-    os._exit(0)
-os.waitpid(child, 0)
-print(client.call.add(2, 3), flush=True)
-client.stop()
-server.stop()
-"""

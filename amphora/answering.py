@@ -1,0 +1,340 @@
+"""From a delivery to its ack: decode, run, reply, ack; `Answering.answer` is the whole way of one request.
+
+Bytes are the dialect's business, faults of the connection that of `publisher` and `consumer`. Which of a request's
+deliveries runs it, and when one is set aside, is decided here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import time
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from amphora.amqp import AccessRefused, Channel, Message, PreconditionFailed
+from amphora.amqp.content import MAX_MESSAGE_SIZE
+from amphora.custody import Custody
+from amphora.dead_letters import MAX_DELIVERIES, bury, dead_queue, dead_queue_arguments
+from amphora.dialects import Dialect
+from amphora.dialects.base import Encoded
+from amphora.dispatch import FunctionTable
+from amphora.envelope import Address, Reply
+from amphora.errors import AmqpError, IgnoreRequest, RemoteException, WrongRequest
+from amphora.intake import REQUEUE_DELAY, Job
+from amphora.publisher import Publication, Publisher
+from amphora.recent import Key, Recent
+from amphora.redelivery import count_deliveries, seems_expired, send_again, was_ignored
+from amphora.session import Session
+from amphora.topology import Queue
+
+logger = logging.getLogger('amphora.server')
+
+#: how many clients that are gone are remembered, so that each is logged once
+GONE_COUNT = 1000
+#: seconds that setting a request aside may take, before it goes back to its queue
+BURY_TIMEOUT = 10.0
+#: how many deliveries of a request may come to grief before it runs alone, among others of its like
+ALONE_AFTER = 3
+#: class name of the error that the caller of a request that was set aside gets
+DEAD_LETTER = 'DeadLetter'
+# How often to look whether there is room for replies again, in seconds.
+_POLL = 0.05
+
+
+class Answering:
+    """Answers the requests of one server.
+
+    :param service: name of the service.
+    :param dialect: how requests and replies look.
+    :param functions: what can be called.
+    :param session: the one that the server publishes with.
+    :param publisher: publishes the replies.
+    :param queue_arguments: arguments that a queue of the service's is declared with.
+    :param shared: whether other servers take requests from the same queues.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        dialect: Dialect,
+        functions: FunctionTable,
+        session: Session,
+        publisher: Publisher,
+        queue_arguments: tuple[tuple[str, Any], ...],
+        shared: bool,
+    ) -> None:
+        self._service = service
+        self._dialect = dialect
+        self._functions = functions
+        self._session = session
+        self._publisher = publisher
+        self._dead_queue = Queue(dead_queue(service), dead_queue_arguments(queue_arguments))
+        self._shared = shared
+        self._custody = Custody(session, service, queue_arguments)
+        # Requests in hand, until their reply is confirmed: the delivery that runs, and those that came meanwhile and
+        # wait for its answer.
+        self._in_hand: dict[Key, list[Job]] = {}
+        # How many requests are being sent again, and whether there are none.
+        self._sending = 0
+        self._all_sent = Event()
+        self._all_sent.set()
+        # Whether the broker lets this server publish to its queues by their names.
+        self._may_send_again = True
+        self._recent: Recent[Encoded] = Recent()
+        # Clients that a reply did not reach.
+        self._gone: set[str] = set()
+
+    # -- one request ---------------------------------------------------------------------------------------------------
+
+    def answer(self, job: Job) -> None:
+        """Answer a request; it is acked when the broker has the reply."""
+        properties, body = job.message.properties, job.message.body
+        id, reply_to = self._dialect.return_address(properties)
+        if id is None or reply_to is None:
+            logger.warning('a request without id or reply_to is dropped: nobody could be told of its result')
+            job.drop()
+            return
+        if self._publisher.full:
+            self._wait_for_room(job)
+            if job.stale:
+                job.give_back()
+                return
+        key = (reply_to, id)
+        if self._joins(key, job):
+            return
+        try:
+            answer = self._recent.get(key)
+            if answer is not None:
+                logger.debug('request %.100s came again: answered from memory', id)
+            elif self._shared and (self._goes_back(job, id, reply_to) or self._joins(key, job)):
+                return
+            self._in_hand[key] = [job]
+            if answer is None:
+                answer = self._run(id, reply_to, properties, body)
+            if answer is None:
+                self._ignore(key, job)
+                return
+            self._recent.remember(key, answer, len(answer.body))
+            self._reply(key, answer)
+        except BaseException:
+            # Ctrl-C, or a mistake of ours: another server may do better.
+            for each in self._in_hand.pop(key, (job,)):
+                if not each.ended:
+                    each.give_back()
+            raise
+
+    def _joins(self, key: Key, job: Job) -> bool:
+        """Whether the request is in hand already: then this delivery of it ends as that one does."""
+        jobs = self._in_hand.get(key)
+        if jobs is None:
+            return False
+        logger.debug('request %.100s came again before it was answered', key[1])
+        # It came again because the channel of an earlier delivery has ended: no need to keep that one.
+        for each in [each for each in jobs if each.stale]:
+            jobs.remove(each)
+            each.done()
+        jobs.append(job)
+        return True
+
+    def _run(self, id: str, reply_to: str, properties: dict[str, Any], body: bytes) -> Encoded | None:
+        """The reply to a request; None when the function does not want to answer."""
+        try:
+            reply = self._functions.invoke(self._dialect.decode_request(properties, body))
+        except IgnoreRequest:
+            return None
+        except WrongRequest as error:
+            logger.warning('a request that makes no sense, from %.100r: %s', reply_to, error)
+            reply = Reply(id, error=error)
+        try:
+            encoded = self._dialect.encode_reply(reply, reply_to)
+            if len(encoded.body) > MAX_MESSAGE_SIZE:
+                raise ValueError(
+                    'the result takes %d bytes; a message holds at most %d' % (len(encoded.body), MAX_MESSAGE_SIZE)
+                )
+            return encoded
+        except Exception as error:
+            logger.error('the reply to request %.100s cannot be sent: %s', id, error)
+            return self._dialect.encode_reply(Reply(id, error=error), reply_to)
+
+    def _reply(self, key: Key, answer: Encoded, instead: bool = False) -> None:
+        """Publish the reply; all deliveries of the request that came until it is confirmed end with it."""
+
+        def on_settled(publication: Publication, acked: bool) -> None:
+            for job in self._in_hand.pop(key):
+                if acked:
+                    job.done()
+                else:
+                    job.give_back()
+            if not acked:
+                logger.warning(
+                    'the broker refused the reply to request %s; it will be tried again', publication.message_id
+                )
+
+        def on_refused(_: Publication, error: Exception) -> None:
+            if not instead:
+                # The broker does not take this one, because of its size for example; its caller shall at least know.
+                reply_to, id = key
+                self._reply(key, self._dialect.encode_reply(Reply(id, error=error), reply_to), instead=True)
+                return
+            for job in self._in_hand.pop(key):
+                job.drop()
+
+        self._publish(answer.address, answer.properties, answer.body, on_settled, on_refused)
+
+    def _publish(
+        self,
+        address: Address,
+        properties: dict[str, Any],
+        body: bytes,
+        on_settled: Callable[[Publication, bool], None] | None = None,
+        on_refused: Callable[[Publication, Exception], None] | None = None,
+    ) -> None:
+        publication = Publication(
+            address.exchange, address.routing_key, properties, body, None, on_settled, on_refused, waits=True
+        )
+        try:
+            self._publisher.publish(publication)
+        except ValueError as error:
+            publication.refused(error)
+
+    def _wait_for_room(self, job: Job) -> None:
+        """Begin nothing while too many replies wait for the broker: those that came before are not acked either, so the
+        broker sends no more than the prefetch."""
+        while self._publisher.full and not job.stale:
+            gevent.sleep(_POLL)
+
+    # -- requests that are not answered, or not now --------------------------------------------------------------------
+
+    def _goes_back(self, job: Job, id: str, reply_to: str) -> bool:
+        """Whether a request is not for this delivery to run: it goes back to its queue, or is set aside."""
+        properties = job.message.properties
+        if seems_expired(properties, time()):
+            if 'expiration' not in properties:
+                # It was sent again by a server, whose word is taken for it.
+                job.drop()
+                return True
+            if not job.redelivered:
+                # It has waited on its way, most likely because a function has held this process up. The broker is the
+                # judge, so that clocks which differ do no harm: it drops what has expired, and delivers the rest again.
+                logger.info('request %.100s seems to have expired on its way', id)
+                job.give_back()
+                return True
+        if job.alone or not self._may_send_again:
+            return False
+        deliveries = count_deliveries(properties)
+        if deliveries >= MAX_DELIVERIES:
+            self._bury(job, deliveries, id, reply_to)
+        elif deliveries >= ALONE_AFTER:
+            logger.warning('request %.100s has come to grief %d times: it runs alone', id, deliveries)
+            self._custody.run(job, send_again(properties, deliveries + 1, time()), self.answer)
+        elif job.redelivered:
+            logger.debug('request %.100s was delivered before: it is counted and sent again', id)
+            self._send_instead([job], job.queue, send_again(properties, deliveries + 1, time()))
+        else:
+            if deliveries:
+                # If this is the end of the server, the broker shall have the acks of what was sent again: or it would
+                # have two of each.
+                self._all_sent.wait()
+                gevent.sleep(0)
+            return False
+        return True
+
+    def _ignore(self, key: Key, job: Job) -> None:
+        """The function does not want this request; another server's may."""
+        if not self._shared:
+            for each in self._in_hand.pop(key):
+                each.done()
+        elif not self._may_send_again:
+            for each in self._in_hand.pop(key):
+                each.give_back()
+        elif was_ignored(job.message.properties):
+            gevent.spawn_later(REQUEUE_DELAY, self._pass_on, key, job)
+        else:
+            self._pass_on(key, job)
+
+    def _pass_on(self, key: Key, job: Job) -> None:
+        # A copy and not the request itself, which would look as if this delivery had come to grief.
+        properties = job.message.properties
+        # This delivery has not: so it does not count.
+        deliveries = count_deliveries(properties) - job.alone
+        self._send_instead(self._in_hand.pop(key), job.queue, send_again(properties, deliveries, time(), ignored=True))
+
+    def _bury(self, job: Job, deliveries: int, id: str, reply_to: str) -> None:
+        """Set a request aside, and tell its caller."""
+        reason = 'delivered %d times, and each time the server ended, or lost the broker, before it had answered'
+        reason %= deliveries
+        try:
+            declared = self._session.with_channel(self._declare_dead_queue, BURY_TIMEOUT)
+        except AmqpError as error:
+            logger.error('request %.100s cannot be set aside: %s', id, error)
+            declared = False
+        if not declared:
+            job.give_back()
+            return
+        logger.error('request %.100s is set aside in queue %s: %s', id, self._dead_queue.name, reason)
+        properties = bury(job.message.properties, job.queue, deliveries, reason)
+        self._send_instead([job], self._dead_queue.name, properties)
+        told = Reply(id, error=RemoteException(DEAD_LETTER, (reason,)))
+        self._publish(*self._dialect.encode_reply(told, reply_to))
+
+    def _declare_dead_queue(self, channel: Channel) -> None:
+        try:
+            self._dead_queue.declare(channel)
+        except PreconditionFailed:
+            logger.debug('queue %s is as somebody else has made it', self._dead_queue.name)
+
+    def _send_instead(self, jobs: list[Job], queue: str, properties: dict[str, Any]) -> None:
+        """Publish a request with other properties; the deliveries that it came by are acked when the broker has it."""
+
+        self._sending += 1
+        self._all_sent.clear()
+
+        def on_ended() -> None:
+            self._sending -= 1
+            if not self._sending:
+                self._all_sent.set()
+
+        def on_settled(publication: Publication, acked: bool) -> None:
+            on_ended()
+            for job in jobs:
+                if acked and publication.returned is None:
+                    job.done()
+                else:
+                    job.give_back()
+
+        def on_refused(publication: Publication, error: Exception) -> None:
+            on_ended()
+            if isinstance(error, AccessRefused):
+                logger.error(
+                    'this server may not publish to the default exchange, so requests that kill it are not noticed: %s',
+                    error,
+                )
+                self._may_send_again = False
+            else:
+                logger.error('request %.100s is dropped: it cannot be sent again: %s', publication.message_id, error)
+            for job in jobs:
+                if self._may_send_again:
+                    job.drop()
+                else:
+                    job.give_back()
+
+        self._publish(Address('', queue), properties, jobs[0].message.body, on_settled, on_refused)
+
+    # -- replies that nobody takes -------------------------------------------------------------------------------------
+
+    def on_returned(self, message: Message) -> None:
+        """In the hub: a message of this server's was returned."""
+        info = message.return_info
+        assert info is not None
+        if not info.exchange:
+            return  # a request that was to be sent again; it goes back to its queue
+        client, id = info.routing_key, message.properties.get('message_id')
+        # Once for each client: one that leaves with a thousand calls under way is one piece of news.
+        level = logging.DEBUG if client in self._gone else logging.INFO
+        logger.log(level, 'client %.100s is gone: nobody takes the reply to request %.100s', client, id)
+        if len(self._gone) >= GONE_COUNT:
+            self._gone.clear()
+        self._gone.add(client)

@@ -1,0 +1,93 @@
+"""What a request that was delivered before says of itself, and what it says when it is sent to its queue again.
+
+RabbitMQ says of a message no more than that it was delivered before, whatever became of it. So a server that gets one
+sends a copy, in whose headers the deliveries are counted, and acks the one it got: each delivery that has come to grief
+leaves a trace then.
+
+Knows properties (AMQP's) and time; sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from amphora.dead_letters import DELIVERIES, DELIVERY_COUNT
+
+#: header: the function did not want this request the last time it was delivered
+IGNORED = 'x-amphora-ignored'
+#: header: when the request expires, in milliseconds since 1970 by the clock of the server that sent it again
+DEADLINE = 'x-amphora-deadline'
+
+Properties = Mapping[str, Any]
+
+
+def _headers(properties: Properties) -> Mapping[str, Any]:
+    return properties.get('headers') or {}
+
+
+def count_deliveries(properties: Properties) -> int:
+    """How many deliveries have come to grief, as far as the request itself knows."""
+    count = _headers(properties).get(DELIVERIES)
+    return count if isinstance(count, int) else 0
+
+
+def was_ignored(properties: Properties) -> bool:
+    """Whether the function did not want this request the last time."""
+    return IGNORED in _headers(properties)
+
+
+def seems_expired(properties: Properties, now: float) -> bool:
+    """Whether a request has expired, as far as the clocks of this machine and the sender's agree.
+
+    :param now: seconds since 1970.
+    """
+    deadline = _deadline(properties)
+    return deadline is not None and now * 1000 > deadline
+
+
+def send_again(properties: Properties, deliveries: int, now: float, ignored: bool = False) -> dict[str, Any]:
+    """The properties of a copy that is sent to the same queue.
+
+    The broker counts the copy's expiration from when it gets it. What is left of the time is known from the clocks;
+    where those disagree, so that nothing seems to be left of a request that the broker has just delivered, it starts
+    afresh.
+
+    :param deliveries: how many deliveries have ended without an answer.
+    :param now: seconds since 1970.
+    :param ignored: the function did not want it.
+    """
+    headers = {name: value for name, value in _headers(properties).items() if name != DELIVERY_COUNT}
+    if deliveries:
+        headers[DELIVERIES] = deliveries
+    if ignored:
+        headers[IGNORED] = True
+    # The broker takes a user_id from that user only.
+    again = {name: value for name, value in properties.items() if name != 'user_id'}
+    lifetime = _milliseconds(properties.get('expiration'))
+    if lifetime is not None:
+        now_ms = int(now * 1000)
+        deadline = _deadline(properties)
+        if deadline is None or not now_ms < deadline < now_ms + lifetime:
+            deadline = now_ms + lifetime
+        headers[DEADLINE] = deadline
+        again['expiration'] = '%d' % (deadline - now_ms)
+    again['headers'] = headers
+    return again
+
+
+def _deadline(properties: Properties) -> int | None:
+    """When a request expires, in milliseconds since 1970; None when it does not say."""
+    deadline = _headers(properties).get(DEADLINE)
+    if isinstance(deadline, int):
+        return deadline
+    sent, lifetime = properties.get('timestamp'), _milliseconds(properties.get('expiration'))
+    if sent is None or lifetime is None:
+        return None
+    # A timestamp is in whole seconds: the message was sent up to one second later.
+    return (int(sent) + 1) * 1000 + lifetime
+
+
+def _milliseconds(expiration: str | None) -> int | None:
+    # Other brokers than RabbitMQ may let anything pass.
+    return int(expiration) if expiration is not None and expiration.isdecimal() and len(expiration) < 20 else None
