@@ -34,6 +34,9 @@ def test_servers_that_get_sigterm_under_load_lose_nothing_and_run_nothing_twice(
     for _ in range(20 if full else 2):
         for at, leaving in enumerate(servers):
             eventually(lambda leaving=leaving: len(leaving.done) > 100, 20)
+            # Just when a hundred are done, and the next hundred come.
+            done = len(leaving.done)
+            eventually(lambda leaving=leaving, done=done: len(leaving.done) > done)
             watch = stopwatch()
             assert leaving.terminate() == 0
             assert watch.seconds <= pause + 1
@@ -61,6 +64,30 @@ def test_a_server_stops_and_serves_again_in_the_middle_of_calls(
         eventually(lambda ended=ended: ledger.ended > ended + 100)
         serving.stop()
         serving.serve()
+    stop.append(True)
+
+    ledger.check()
+    assert not ledger.duplicated
+
+
+@pytest.mark.row('shutdown')
+@pytest.mark.limit(60, full=120)
+def test_what_is_on_its_way_to_a_server_that_stops_runs_once_at_another(
+    ledger_of: Ledgers, server: Server, client: Client, proxy: Proxy, full: bool
+) -> None:
+    ledger = ledger_of(client())
+    # So far away that with each stop a whole prefetch comes too late and goes back.
+    proxy.delay = 0.01
+    servers = [server(ledger.double(0.01), amqp_url=proxy.url, prefetch=20) for _ in range(2)]
+    stop = []
+    ledger.keep_calling(lambda: bool(stop), callers=100)
+
+    for _ in range(20 if full else 3):
+        for serving in servers:
+            ended = ledger.ended
+            eventually(lambda ended=ended: ledger.ended > ended + 50)
+            serving.stop()
+            serving.serve()
     stop.append(True)
 
     ledger.check()
