@@ -158,6 +158,10 @@ class Answering:
         except Exception as error:
             logger.error('the reply to request %.100r cannot be sent: %s', id, error)
             return self._dialect.encode_reply(Reply(id, error=error), reply_to)
+        finally:
+            # The traceback of its error leads back to this frame: a circle that would keep the whole request in memory
+            # until the garbage is collected.
+            del reply
 
     def _reply(self, key: Key, answer: Encoded, instead: bool = False) -> None:
         """Publish the reply; all deliveries of the request that came until it is confirmed end with it."""
