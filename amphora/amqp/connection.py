@@ -43,6 +43,7 @@ from amphora.amqp.listeners import tell
 from amphora.amqp.options import connection_options
 from amphora.amqp.transport import TlsEngine, TlsTransport, Transport
 from amphora.amqp.url import AmqpUrl
+from amphora.checks import check_host
 from amphora.errors import WrongThread
 
 logger = logging.getLogger('amphora.amqp')
@@ -126,6 +127,7 @@ class Connection:
     ) -> None:
         if frame_max < frames.FRAME_MIN_SIZE:
             raise ValueError('frame_max must be at least %d, not %r' % (frames.FRAME_MIN_SIZE, frame_max))
+        check_host(host, 'host')
         if ssl is True:
             ssl = ssl_module.create_default_context()
         self.host = host
