@@ -239,7 +239,9 @@ class Connection:
         try:
             start = self._wait_for(commands.Connection.Start)
         except Closed as error:
-            raise ConnectionFailed('%s:%d is no AMQP 0-9-1 broker: %s' % (self.host, self.port, error)) from error
+            raise ConnectionFailed(
+                '%s:%d is no AMQP 0-9-1 broker, or wants TLS: %s' % (self.host, self.port, error)
+            ) from error
         if (start.version_major, start.version_minor) != (0, 9):
             raise ConnectionFailed(
                 'the broker speaks AMQP %d-%d, not 0-9-1' % (start.version_major, start.version_minor)
@@ -447,6 +449,10 @@ class Connection:
 
     def _refuse(self, error: Closed) -> Closed:
         """The broker broke the protocol: tell it so, and end."""
+        if self._expected == (commands.Connection.Start,):
+            # This is nobody who speaks AMQP. Whoever connects is told, again and again while it goes on.
+            self._end(error)
+            return error
         logger.error('%r: protocol error: %s', self, error)
         self._say(
             commands.Connection.Close,
