@@ -17,7 +17,7 @@ from tests.waiting import eventually
 QUICK = 2.0
 
 # Flags of the content header: AMQP 0-9-1, class basic.
-HEADERS, CORRELATION_ID, REPLY_TO, MESSAGE_ID = 0x2000, 0x0400, 0x0200, 0x0080
+HEADERS, CORRELATION_ID, REPLY_TO, EXPIRATION, MESSAGE_ID = 0x2000, 0x0400, 0x0200, 0x0100, 0x0080
 
 ADD = {'func': 'add', 'args': [2, 3], 'kwargs': {}}
 

@@ -23,11 +23,14 @@ import msgspec
 import pytest
 from gevent import subprocess
 
-from amphora import RpcMsgPackSerializer
+from amphora import IgnoreRequest, RpcMsgPackSerializer
 from amphora.amqp import Connection
+from amphora.dead_letters import DELIVERIES, bury, revive
+from amphora.redelivery import count_deliveries
 from tests.hostile import victim as victim_module
 from tests.hostile.stranger import (
     ADD,
+    EXPIRATION,
     HEADERS,
     MESSAGE_ID,
     REPLY_TO,
@@ -381,6 +384,9 @@ def test_an_id_of_any_bytes_comes_back_as_it_is(
             assert '\n' not in record.getMessage()
 
 
+# What a request bears that has come to grief three times; it runs alone then.
+THREE_DELIVERIES = short(b'x-amphora-deliveries') + b'b\x03'
+
 TABLES = {
     'nested 1,000 deep': nested_table(1000),
     'nested 10,000 deep': nested_table(10_000),
@@ -390,9 +396,11 @@ TABLES = {
     'an array of arrays': long(short(b'a') + b'A' + long((b'A' + long(b'')) * 10_000)),
     'a moment in a time to come': long(short(b'a') + b'T' + b'\xff' * 8),
     'a decimal of 255 places': long(short(b'a') + b'D\xff' + b'\x80\0\0\0'),
-    'counts of deliveries that are none': long(
-        short(b'x-amphora-deliveries') + b'S' + long(b'many') + short(b'x-delivery-count') + b'l' + b'\x80' + bytes(7)
-    ),
+    'a count of deliveries that is none': long(short(b'x-amphora-deliveries') + b'S' + long(b'many')),
+    'a count of deliveries below 0': long(short(b'x-amphora-deliveries') + b'l\x80' + bytes(7)),
+    'a count of deliveries, and what cannot be sent again': long(THREE_DELIVERIES + short(b'\xff' * 255) + b'V'),
+    'a count of deliveries, and 100 levels': long(THREE_DELIVERIES + short(b'a') + b'F' + nested_table(98)),
+    'a time to come to live until': long(short(b'x-amphora-deadline') + b'l\x7f' + b'\xff' * 7),
 }
 
 
@@ -404,6 +412,50 @@ def test_headers_of_any_shape_are_ignored(server: Server, stranger: Stranger, ta
 
     assert body_of(stranger.take(stranger.replies)) == {'result': 5}
     stranger.check_server_well()
+
+
+def test_headers_that_leave_no_room_for_another_cost_their_own_request_only(
+    server: Server, stranger: Stranger, caplog: pytest.LogCaptureFixture
+) -> None:
+    server(add)
+    # The copy of it that is to run alone says when it expires.
+    table = long(THREE_DELIVERIES + short(b'a') + b'S' + long(b'x' * 130_990))
+    properties = table + short(Stranger.me.encode()) + short(b'60000') + short(b'1')
+
+    stranger.request_raw(HEADERS | REPLY_TO | EXPIRATION | MESSAGE_ID, properties)
+
+    eventually(lambda: [record for record in caplog.records if 'is dropped' in record.getMessage()])
+    stranger.check_server_well()
+
+
+def test_a_request_that_is_passed_on_is_copied_to_nobody_else(server: Server, stranger: Stranger) -> None:
+    # Whoever names queues in the header CC has RabbitMQ send each publish to them, too.
+    copies = f'{stranger.request_queue}_copies'
+    stranger.channel.queue.declare(copies, exclusive=True)
+    stranger.channel.queue.bind(copies, stranger.request_exchange, copies)
+    run: list[int] = []
+
+    def run_third() -> int:
+        run.append(1)
+        if len(run) < 3:
+            raise IgnoreRequest
+        return len(run)
+
+    server(add, run_third)
+
+    request = {'func': 'run_third', 'args': [], 'kwargs': {}}
+    answer = stranger.ask(request, headers={'CC': [copies], 'trace': 'kept'})
+
+    assert body_of(answer) == {'result': 3}
+    assert stranger.ready(copies) == 1
+    stranger.check_server_well()
+
+
+def test_a_count_of_deliveries_in_what_is_no_headers_is_none() -> None:
+    for headers in (None, b'bytes', {}, {DELIVERIES: -1}, {DELIVERIES: 'many'}, {DELIVERIES: 1.5}):
+        assert count_deliveries({'headers': headers}) == 0
+        assert revive({'headers': headers}) == (None, {})
+        assert bury({'headers': headers}, 'queue', 5, 'reason')['headers'][DELIVERIES] == 5
 
 
 def test_a_request_with_every_property_at_its_limit_is_a_request(server: Server, stranger: Stranger) -> None:
