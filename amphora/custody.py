@@ -84,7 +84,14 @@ class Custody:
         with gevent.Timeout(MOVE_TIMEOUT, NotSent('the broker was too busy to keep it apart')):
             channel.confirm.select()
             channel.queue.declare(name, durable=True, arguments=arguments)
-            channel.basic.publish(message, '', name, mandatory=True, wait=True)
+            try:
+                channel.basic.publish(message, '', name, mandatory=True, wait=True)
+            except ValueError as error:
+                # Its headers leave no room for the count: given back, it would come again and again.
+                logger.error('a request that came to grief before is dropped: it cannot be sent again: %s', error)
+                channel.queue.delete(name)
+                job.drop()
+                return
             kept = channel.basic.get(name)
         if kept is None:
             # It took so long that it has gone back already.

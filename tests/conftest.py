@@ -14,8 +14,9 @@ import gevent
 import pytest
 
 from amphora import AmqpRpcClient, AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer
+from tests.amqp.certificates import Authority
 from tests.parties import Client, Gate, Server, Stopwatch
-from tests.rabbitmq import RabbitNode
+from tests.rabbitmq import HOST, RabbitNode, free_ports
 from tests.rows import Rows
 
 DEFAULT_LIMIT = 60
@@ -86,6 +87,42 @@ def rabbit() -> Iterator[RabbitNode]:
     """The run's RabbitMQ node. A test that stops or kills it makes sure that it runs again afterwards."""
     with RabbitNode() as node:
         yield node
+
+
+@pytest.fixture(scope='session')
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A certificate authority of the run's own."""
+    return Authority(tmp_path_factory.mktemp('certificates'))
+
+
+@pytest.fixture(scope='session')
+def tls_port() -> int:
+    return free_ports(1)[0]
+
+
+@pytest.fixture(scope='session')
+def tls_rabbit(authority: Authority, tls_port: int) -> Iterator[RabbitNode]:
+    """A RabbitMQ that also speaks TLS, on `tls_port`, and takes a client's certificate for a login."""
+    certificate, key = authority.issue('localhost')
+    config: dict[str, str | int] = {
+        'listeners.ssl.1': f'{HOST}:{tls_port}',
+        'ssl_options.cacertfile': str(_readable(authority.file)),
+        'ssl_options.certfile': str(_readable(certificate)),
+        'ssl_options.keyfile': str(_readable(key)),
+        'ssl_options.verify': 'verify_peer',
+        'ssl_options.fail_if_no_peer_cert': 'false',
+        'auth_mechanisms.1': 'PLAIN',
+        'auth_mechanisms.2': 'AMQPLAIN',
+        'auth_mechanisms.3': 'EXTERNAL',
+        'ssl_cert_login_from': 'common_name',
+    }
+    with RabbitNode(config=config, plugins=['rabbitmq_auth_mechanism_ssl']) as node:
+        yield node
+
+
+def _readable(path: Path) -> Path:
+    path.chmod(0o644)
+    return path
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ from amphora.amqp.listeners import tell
 from amphora.amqp.options import connection_options
 from amphora.amqp.transport import TlsEngine, TlsTransport, Transport
 from amphora.amqp.url import AmqpUrl
+from amphora.checks import check_host
 from amphora.errors import WrongThread
 
 logger = logging.getLogger('amphora.amqp')
@@ -126,6 +127,7 @@ class Connection:
     ) -> None:
         if frame_max < frames.FRAME_MIN_SIZE:
             raise ValueError('frame_max must be at least %d, not %r' % (frames.FRAME_MIN_SIZE, frame_max))
+        check_host(host, 'host')
         if ssl is True:
             ssl = ssl_module.create_default_context()
         self.host = host
@@ -237,7 +239,9 @@ class Connection:
         try:
             start = self._wait_for(commands.Connection.Start)
         except Closed as error:
-            raise ConnectionFailed('%s:%d is no AMQP 0-9-1 broker: %s' % (self.host, self.port, error)) from error
+            raise ConnectionFailed(
+                '%s:%d is no AMQP 0-9-1 broker, or wants TLS: %s' % (self.host, self.port, error)
+            ) from error
         if (start.version_major, start.version_minor) != (0, 9):
             raise ConnectionFailed(
                 'the broker speaks AMQP %d-%d, not 0-9-1' % (start.version_major, start.version_minor)
@@ -445,6 +449,10 @@ class Connection:
 
     def _refuse(self, error: Closed) -> Closed:
         """The broker broke the protocol: tell it so, and end."""
+        if self._expected == (commands.Connection.Start,):
+            # This is nobody who speaks AMQP. Whoever connects is told, again and again while it goes on.
+            self._end(error)
+            return error
         logger.error('%r: protocol error: %s', self, error)
         self._say(
             commands.Connection.Close,
