@@ -260,9 +260,10 @@ class Connection:
         try:
             tune = self._answer.get()
         except ConnectionFailed as error:
-            if self.error is None:  # our own timeout: the socket is still there
+            # Our own timeout, with the socket still there; or a fault of the network: this broker would have said that
+            # it refuses the login (https://www.rabbitmq.com/docs/auth-notification). An older one just hangs up.
+            if self.error is None or self._can('authentication_failure_close'):
                 raise
-            # A broker that ignores authentication_failure_close just hangs up.
             raise LoginRefused(
                 'the broker hung up during login, most likely because it refuses the user or password'
             ) from error
@@ -272,6 +273,10 @@ class Connection:
         self._expect(commands.Connection.OpenOk)
         self._say(commands.Connection.Open, virtual_host=self.vhost)
         self._answer.get()
+
+    def _can(self, capability: str) -> bool:
+        capabilities = self.server_properties.get('capabilities')
+        return isinstance(capabilities, dict) and capabilities.get(capability) is True
 
     def _tune(self, tune: Any) -> None:
         if tune.frame_max and tune.frame_max < frames.FRAME_MIN_SIZE:
