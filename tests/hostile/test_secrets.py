@@ -22,6 +22,7 @@ from urllib.parse import quote
 import gevent
 import pytest
 from gevent import subprocess
+from pamqp import commands
 
 from amphora import (
     AmphoraError,
@@ -29,11 +30,13 @@ from amphora import (
     AmqpRpcFanoutClient,
     AmqpRpcFanoutServer,
     AmqpRpcServer,
+    IgnoreRequest,
     RemoteException,
     WrongRequest,
 )
 from amphora.amqp import AmqpUrl, Connection, LoginRefused, Message, NotAllowed
 from amphora.broker import Broker
+from amphora.dead_letters import DELIVERIES
 from amphora.settings import make_settings
 from tests.amqp.scripted import Peer as BrokerPeer
 from tests.amqp.scripted import ScriptedBroker
@@ -327,8 +330,6 @@ def hangs_up_at_login(peer: BrokerPeer) -> None:
 
 
 def asks_for_more(peer: BrokerPeer) -> None:
-    from pamqp import commands
-
     peer.greet()
     peer.say(commands.Connection.Secure('more'))
     peer.last_words()
@@ -448,6 +449,7 @@ COMMANDS = {
     'call': ('call', 'canary', 'add', '2', '3', '--timeout', '3'),
     'list': ('list', '--wait', '0.1'),
     'doctor': ('doctor',),
+    'dead': ('dead', 'canary'),
     'shell': ('shell', 'canary'),
     'serve': ('serve', 'canary_module:server'),
     'serve what is broken': ('serve', 'canary_module:broken'),
@@ -468,7 +470,7 @@ def test_no_command_shows_the_password_whatever_goes_wrong(
         url_of(HOST, 'port'),
         f'amqp://{USER}:{PASSWORD}@{HOST}:{rabbit.port}',
     ]
-    if command in ('call', 'list', 'doctor'):  # the others wait for their broker
+    if command in ('call', 'list', 'doctor', 'dead'):  # the others wait for their broker
         urls += [url_of(HOST, closed), url_of('host.invalid', rabbit.port)]
     debugging = ['--debug'] if debug else []
 
@@ -683,34 +685,66 @@ def test_whoever_may_publish_to_the_exchange_can_call_and_say_where_the_answer_g
     assert body_of(answer) == {'result': None}
 
 
-def test_a_client_and_a_server_need_no_more_rights_than_these(
+def test_a_client_needs_no_more_rights_than_these(
     server: Server, client: Client, rabbit: RabbitNode, vhost: str, service: str, user: Callable[..., str]
 ) -> None:
     names = f'rpc_{service}_'
-    for_server = user('server', f'^{names}(request|response)$', f'^{names}(request|response)$', f'^{names}request$')
-    for_client = user(
+    url = user(
         'client',
         f'^{names}(request|response|ann_response)$',
         f'^{names}(request|ann_response)$',
         f'^{names}(request|response|ann_response)$',
     )
-    serving = server(add, amqp_url=for_server)
-    calling = client(uuid='ann', amqp_url=for_client)
+    server(add, amqp_url=rabbit.url_of(vhost))
+    calling = client(uuid='ann', amqp_url=url)
 
     assert calling.call.add(2, 3) == 5
 
-    # It can neither answer in a server's place nor take what was answered to others.
-    with Connection.from_url(for_client) as connection:
+    # With them it can take requests of others, but neither answer in a server's place nor take what is answered.
+    with Connection.from_url(url) as connection, Connection.from_url(rabbit.url_of(vhost)) as other:
+        Peer(other, service).declare_reply_queue('bob')
+        connection.channel().basic.get(f'{names}request')
+        with pytest.raises(AmphoraError, match='ACCESS_REFUSED'):
+            connection.channel().basic.get(f'{names}bob_response')
         channel = connection.channel()
-        channel.basic.publish(Message(b'{"result": 6}', message_id='1'), f'rpc_{service}_response', 'bob')
+        channel.basic.publish(Message(b'{"result": 6}', message_id='1'), f'{names}response', 'bob')
         eventually(lambda: channel.closed)
         assert 'ACCESS_REFUSED' in str(channel.error)
-        with Connection.from_url(rabbit.url_of(vhost)) as other:
-            Peer(other, service).declare_reply_queue('bob')
-        with pytest.raises(AmphoraError, match='ACCESS_REFUSED'):
-            connection.channel().basic.get(f'rpc_{service}_bob_response')
     assert calling.call.add(2, 3) == 5
-    assert serving.wait_ready(5)
+
+
+def test_a_server_needs_no_more_rights_than_these(
+    server: Server, rabbit: RabbitNode, vhost: str, service: str, user: Callable[..., str]
+) -> None:
+    names = f'rpc_{service}_'
+    url = user(
+        'server',
+        f'^{names}(request|response|dead|.*_custody)$',
+        rf'^({names}(request|response)|amq\.default)$',
+        f'^{names}(request|.*_custody)$',
+    )
+    ignored: list[int] = []
+
+    def ignore_first() -> int:
+        ignored.append(1)
+        if len(ignored) == 1:
+            raise IgnoreRequest
+        return len(ignored)
+
+    with listening(logging.ERROR) as log, Connection.from_url(rabbit.url_of(vhost)) as connection:
+        serving = server(add, ignore_first, amqp_url=url)
+        assert serving.wait_ready(10)
+        stranger = Stranger(connection, service)
+
+        assert stranger.answer('ignore_first') == {'result': 2}
+        body = {'func': 'add', 'args': [2, 3], 'kwargs': {}}
+        for deliveries, answer in ((3, {'result': 5}), (4, {'result': 5})):
+            assert body_of(stranger.ask(body, headers={DELIVERIES: deliveries})) == answer
+        assert not log.getvalue()
+        dead = body_of(stranger.ask(body, headers={DELIVERIES: 5}))
+        assert dead['exception']['type'] == 'DeadLetter'
+        eventually(lambda: stranger.ready(f'{names}dead') == 1)
+    assert 'ACCESS_REFUSED' not in log.getvalue()
 
 
 def test_the_ids_of_a_client_are_not_secret(client: Client, stranger: Stranger) -> None:

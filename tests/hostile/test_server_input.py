@@ -23,7 +23,7 @@ import msgspec
 import pytest
 from gevent import subprocess
 
-from amphora import IgnoreRequest, RpcMsgPackSerializer
+from amphora import AmqpRpcServer, IgnoreRequest, RpcMsgPackSerializer
 from amphora.amqp import Connection
 from amphora.dead_letters import DELIVERIES, bury, revive
 from amphora.redelivery import count_deliveries
@@ -115,21 +115,17 @@ NO_REQUEST = {
 
 
 @pytest.mark.parametrize('body', NO_REQUEST.values(), ids=NO_REQUEST.keys())
-def test_a_body_that_is_no_request_is_refused(server: Server, stranger: Stranger, body: bytes) -> None:
-    server(add)
+def test_a_body_that_is_no_request_is_refused(visitor: Stranger, body: bytes) -> None:
+    assert 'malformed request' in visitor.refusal(body)
 
-    assert 'malformed request' in stranger.refusal(body)
-
-    stranger.check_server_well()
+    visitor.check_server_well()
 
 
-def test_a_request_that_is_cut_off_anywhere_is_refused(server: Server, stranger: Stranger) -> None:
-    server(add)
-
+def test_a_request_that_is_cut_off_anywhere_is_refused(visitor: Stranger) -> None:
     for size in range(len(GOOD)):
-        stranger.refusal(GOOD[:size])
+        visitor.refusal(GOOD[:size])
 
-    stranger.check_server_well()
+    visitor.check_server_well()
 
 
 # What is no MessagePack, or is none that holds a request.
@@ -196,16 +192,14 @@ NO_FUNCTION = {
 
 @pytest.mark.parametrize('name', NO_FUNCTION.values(), ids=NO_FUNCTION.keys())
 def test_only_what_was_added_can_be_called_by_exactly_that_name(
-    server: Server, stranger: Stranger, caplog: pytest.LogCaptureFixture, name: str
+    visitor: Stranger, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    server(add)
-
-    text = stranger.refusal({'func': name, 'args': [], 'kwargs': {}})
+    text = visitor.refusal({'func': name, 'args': [], 'kwargs': {}})
 
     assert text.startswith('no function ')
     said = [record.getMessage() for record in caplog.records if record.name == 'amphora.dispatch']
     assert [len(line) < 200 and '\n' not in line for line in said] == [True]
-    stranger.check_server_well()
+    visitor.check_server_well()
 
 
 KEYWORDS = [
@@ -253,17 +247,13 @@ def test_a_keyword_that_the_function_does_not_take_is_its_type_error(
         *('application/msgpack', 'application/octet-stream', 'application/jsonp', 'json', ';', 'x' * 255),
     ],
 )
-def test_a_body_of_another_content_type_is_refused_whatever_is_in_it(
-    server: Server, stranger: Stranger, content_type: str
-) -> None:
-    server(add)
-
-    text = stranger.refusal(ADD, content_type=content_type)
+def test_a_body_of_another_content_type_is_refused_whatever_is_in_it(visitor: Stranger, content_type: str) -> None:
+    text = visitor.refusal(ADD, content_type=content_type)
 
     assert 'content type' in text
     assert content_type[:50] in text
     assert 'application/json' in text
-    stranger.check_server_well()
+    visitor.check_server_well()
 
 
 class Exploding:
@@ -274,12 +264,10 @@ class Exploding:
 
 
 @pytest.mark.parametrize('content_type', [None, 'application/json', 'application/python-pickle'])
-def test_a_pickle_is_never_loaded(server: Server, stranger: Stranger, content_type: str | None) -> None:
-    server(add)
+def test_a_pickle_is_never_loaded(visitor: Stranger, content_type: str | None) -> None:
+    visitor.refusal(pickle.dumps(Exploding()), content_type=content_type)
 
-    stranger.refusal(pickle.dumps(Exploding()), content_type=content_type)
-
-    stranger.check_server_well()
+    visitor.check_server_well()
 
 
 def test_json_to_a_server_of_message_pack_is_refused(server: Server, stranger: Stranger) -> None:
@@ -297,11 +285,9 @@ def test_json_to_a_server_of_message_pack_is_refused(server: Server, stranger: S
 @pytest.mark.parametrize('content_type', [None, '', 'application/json', 'Application/JSON; charset=utf-8'])
 @pytest.mark.parametrize('encoding', [None, '', 'identity', 'utf-8', 'UTF-8', 'binary'])
 def test_a_body_that_is_labelled_rightly_or_not_at_all_is_read(
-    server: Server, stranger: Stranger, content_type: str | None, encoding: str | None
+    visitor: Stranger, content_type: str | None, encoding: str | None
 ) -> None:
-    server(add)
-
-    reply = stranger.ask(ADD, content_type=content_type, content_encoding=encoding)
+    reply = visitor.ask(ADD, content_type=content_type, content_encoding=encoding)
 
     assert body_of(reply) == {'result': 5}
 
@@ -405,13 +391,13 @@ TABLES = {
 
 
 @pytest.mark.parametrize('table', TABLES.values(), ids=TABLES.keys())
-def test_headers_of_any_shape_are_ignored(server: Server, stranger: Stranger, table: bytes) -> None:
-    server(add)
+def test_headers_of_any_shape_are_ignored(visitor: Stranger, table: bytes) -> None:
+    visitor.request_raw(
+        HEADERS | REPLY_TO | MESSAGE_ID, table + short(Stranger.me.encode()) + short(secrets.token_bytes(8))
+    )
 
-    stranger.request_raw(HEADERS | REPLY_TO | MESSAGE_ID, table + short(Stranger.me.encode()) + short(b'1'))
-
-    assert body_of(stranger.take(stranger.replies)) == {'result': 5}
-    stranger.check_server_well()
+    assert body_of(visitor.take(visitor.replies)) == {'result': 5}
+    visitor.check_server_well()
 
 
 def test_headers_that_leave_no_room_for_another_cost_their_own_request_only(
@@ -458,11 +444,10 @@ def test_a_count_of_deliveries_in_what_is_no_headers_is_none() -> None:
         assert bury({'headers': headers}, 'queue', 5, 'reason')['headers'][DELIVERIES] == 5
 
 
-def test_a_request_with_every_property_at_its_limit_is_a_request(server: Server, stranger: Stranger) -> None:
-    server(add)
+def test_a_request_with_every_property_at_its_limit_is_a_request(visitor: Stranger) -> None:
     longest = 'x' * 255
 
-    reply = stranger.ask(
+    reply = visitor.ask(
         ADD,
         priority=255,
         correlation_id=longest,
@@ -474,7 +459,7 @@ def test_a_request_with_every_property_at_its_limit_is_a_request(server: Server,
     )
 
     assert body_of(reply) == {'result': 5}
-    stranger.check_server_well()
+    visitor.check_server_well()
 
 
 def test_a_routing_key_of_any_bytes_brings_a_fanout_server_its_request(
@@ -761,7 +746,24 @@ def raising_anything(*args: Any) -> None:
     raise ValueError('no')
 
 
-# -- a server whose memory can be looked at ----------------------------------------------------------------------------
+# -- servers that stand as long as the tests of this file --------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def standing(rabbit: RabbitNode) -> Iterator[str]:
+    """The service of a server of `add`."""
+    server = AmqpRpcServer(f'standing-{secrets.token_hex(3)}', amqp_url=rabbit.url)
+    server.add_function(add)
+    server.serve()
+    yield server.service_name
+    server.stop()
+
+
+@pytest.fixture
+def visitor(rabbit: RabbitNode, standing: str) -> Iterator[Stranger]:
+    """A stranger to that server."""
+    with Connection.from_url(rabbit.url) as connection:
+        yield Stranger(connection, standing)
 
 
 class Memory:
