@@ -1,4 +1,4 @@
-"""Deadlines and backoff: pure values in seconds of a monotonic clock.
+"""Deadlines, backoff and throttles: pure values in seconds of a monotonic clock.
 
 They are told what time it is and what was drawn at random; they read no clock, draw nothing and never sleep.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
-__all__ = ('Backoff', 'Deadline')
+__all__ = ('Backoff', 'Deadline', 'Throttle')
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +89,23 @@ class Backoff:
     def reset(self) -> None:
         """Begin again with the first delay: an attempt has succeeded."""
         self._limit = self._first
+
+
+class Throttle:
+    """Lets something happen at most once in an interval: a log line that the peer can cause as often as it likes.
+
+    :param interval: seconds.
+    """
+
+    __slots__ = ('_interval', '_next')
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._next = -inf
+
+    def admits(self, now: float) -> bool:
+        """Whether it may happen now; then it has."""
+        if now < self._next:
+            return False
+        self._next = now + self._interval
+        return True

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amphora.timing import Backoff, Deadline
+from amphora.timing import Backoff, Deadline, Throttle
 
 moments = st.floats(0, 1e9)
 timeouts = st.floats(0, 1e9) | st.integers(0, 10**9)
@@ -130,3 +130,8 @@ def test_no_delay_is_longer_than_the_cap_or_shorter_than_half_the_first(drawn: l
 def test_parameters_out_of_their_range_are_refused(parameters: dict[str, float], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         Backoff(**parameters)
+
+
+def test_a_throttle_admits_the_first_and_then_one_in_each_interval() -> None:
+    throttle = Throttle(2)
+    assert [now for now in (-5.0, -4.5, -3.0, 0.0, 1.9, 2.0, 3.9, 10.0) if throttle.admits(now)] == [-5, -3, 0, 2, 10]

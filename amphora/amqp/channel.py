@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from gevent.event import AsyncResult, Event
@@ -22,6 +23,7 @@ from amphora.amqp.errors import ChannelClosed, CommandInvalid, UnexpectedFrame, 
 from amphora.amqp.listeners import tell
 from amphora.amqp.message import DeliveryInfo, Message, ReturnInfo
 from amphora.amqp.methods import BasicMethods, ConfirmMethods, ExchangeMethods, QueueMethods, TxMethods
+from amphora.timing import Throttle
 
 if TYPE_CHECKING:
     from amphora.amqp.connection import Connection
@@ -30,6 +32,8 @@ logger = logging.getLogger('amphora.amqp')
 
 #: seconds that closing waits for the broker's answer
 CLOSE_TIMEOUT = 1.0
+#: seconds before the log tells again what the broker can do any number of times
+TELLING = 1.0
 
 #: called in the hub with a returned message; its `return_info` says why
 ReturnListener = Callable[[Message], None]
@@ -74,6 +78,7 @@ class Channel:
         # the late answer, which would otherwise be taken for the answer to the next method.
         self._outstanding: deque[tuple[tuple[Method, ...], AsyncResult[Any]]] = deque()
         self._closing = False
+        self._telling = Throttle(TELLING)
 
     def __repr__(self) -> str:
         return '<Channel %d of %r%s>' % (
@@ -224,7 +229,8 @@ class Channel:
             info = DeliveryInfo.from_deliver(method)
             consumer = self.consumers.get(info.raw_consumer_tag)
             if consumer is None:
-                logger.warning('a delivery for %r, which is no consumer of channel %d', info.consumer_tag, self.id)
+                if self._telling.admits(monotonic()):
+                    logger.warning('a delivery for %r, which is no consumer of channel %d', info.consumer_tag, self.id)
             else:
                 consumer.deliver(Message.received(body, properties, info))
         elif name == frames.BASIC_GET_OK:

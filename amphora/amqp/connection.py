@@ -23,7 +23,7 @@ from gevent.event import AsyncResult, Event
 from pamqp import base, commands
 
 from amphora.amqp import frames, heartbeat
-from amphora.amqp.channel import CLOSE_TIMEOUT, Channel, CloseListener
+from amphora.amqp.channel import CLOSE_TIMEOUT, TELLING, Channel, CloseListener
 from amphora.amqp.content import FRAME_MAX, MAX_MESSAGE_SIZE
 from amphora.amqp.errors import (
     CertificateRefused,
@@ -45,6 +45,7 @@ from amphora.amqp.transport import TlsEngine, TlsTransport, Transport
 from amphora.amqp.url import AmqpUrl
 from amphora.checks import check_host
 from amphora.errors import WrongThread
+from amphora.timing import Throttle
 
 logger = logging.getLogger('amphora.amqp')
 
@@ -161,6 +162,8 @@ class Connection:
         self._writable = Event()
         self._writable.set()
         self._closing = False
+        self._telling = Throttle(TELLING)
+        self._told_blocked = False
         # The one answer channel 0 may be waiting for.
         self._expected: tuple[type[base.Frame], ...] = ()
         self._answer: AsyncResult[Any] = AsyncResult()
@@ -410,10 +413,14 @@ class Connection:
             self._say(commands.Connection.CloseOk)
             self._end(connection_error(method.reply_code, method.reply_text, method.class_id, method.method_id))
         elif kind is commands.Connection.Blocked:
-            logger.warning('%r: the broker blocks publishing: %s', self, method.reason)
+            if self.blocked is None and self._telling.admits(monotonic()):
+                self._told_blocked = True
+                logger.warning('%r: the broker blocks publishing: %s', self, method.reason)
             self._set_blocked(method.reason)
         elif kind is commands.Connection.Unblocked:
-            logger.info('%r: the broker takes messages again', self)
+            if self._told_blocked:
+                self._told_blocked = False
+                logger.info('%r: the broker takes messages again', self)
             self._set_blocked(None)
         elif isinstance(method, self._expected):
             self._expected = ()

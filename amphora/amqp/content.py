@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from amphora.amqp.errors import FrameError, UnexpectedFrame
-from amphora.amqp.frames import encode_publish
+from amphora.amqp.frames import encode_publish, keep
 from amphora.amqp.properties import decode_header, encode_header
 
 #: RabbitMQ's own proposal, and ours: the largest frame, in bytes
@@ -59,7 +59,7 @@ class ContentAssembler:
         self.method: bytes | None = None
         self.properties: dict[str, Any] = {}
         self.content = b''
-        self._parts: list[bytes] | None = None
+        self._parts: list[bytes | bytearray] | None = None
         self._missing = 0
 
     def begin(self, method: bytes) -> None:
@@ -101,7 +101,7 @@ class ContentAssembler:
         self._missing -= len(payload)
         if self._missing > 0:
             if payload:  # empty pieces are legal and endless
-                self._parts.append(payload)
+                keep(self._parts, payload)
             return False
         if self._missing < 0:
             raise FrameError('a body is %d bytes longer than its header announced' % -self._missing)

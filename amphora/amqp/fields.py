@@ -13,6 +13,7 @@ import struct
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 from amphora.amqp.errors import FrameError, SyntaxError_
@@ -129,6 +130,9 @@ def _value(value: Any, what: str) -> bytes:
                 return packing.pack(kind, value)
         raise ValueError('%s cannot be encoded: an integer in a table has at most 64 bits' % what)
     if isinstance(value, float):
+        if not isfinite(value):
+            # RabbitMQ ends the connection for it, with 541 or without a word: Erlang has no such numbers.
+            raise ValueError('%s cannot be encoded: %r is no finite number' % (what, value))
         return _double.pack(b'd', value)
     if value is None:
         return b'V'

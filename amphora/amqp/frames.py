@@ -45,7 +45,24 @@ _unpack_tag_and_bits = _tag_and_bits.unpack_from
 _pack_frame_header = _frame_header.pack
 _ack_head = struct.Struct('>BHI4sQBB').pack
 
+# Pieces below this size, in bytes, are gathered in one buffer.
+_SMALL = 1024
+
 Frame = tuple[int, int, bytes]
+
+
+def keep(parts: list[bytes | bytearray], piece: bytes) -> None:
+    """Add a piece to those that will be joined.
+
+    Small ones share a buffer: objects of their own would take twenty times the bytes that are in them, and the peer
+    says how small they are.
+    """
+    if len(piece) >= _SMALL:
+        parts.append(piece)
+    elif parts and isinstance(parts[-1], bytearray):
+        parts[-1] += piece
+    else:
+        parts.append(bytearray(piece))
 
 
 class Splitter:
@@ -58,7 +75,7 @@ class Splitter:
 
     def __init__(self, frame_max: int = FRAME_MIN_SIZE) -> None:
         self.frame_max = frame_max
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | bytearray] = []
         self._size = 0
         self._needed = 0
 
@@ -70,7 +87,7 @@ class Splitter:
         """
         if self._parts:
             # Pieces of an incomplete frame are joined once, when the last has come: byte-wise arrival stays linear.
-            self._parts.append(data)
+            keep(self._parts, data)
             self._size += len(data)
             if self._size < self._needed:
                 return

@@ -19,6 +19,8 @@ OVERFLOWS = ('drop-head', 'reject-publish', 'reject-publish-dlx')
 
 # RabbitMQ's timers take no more milliseconds.
 _MAX_MILLISECONDS = 4_294_967_295
+# Bytes of a name or a routing key.
+_SHORT_STRING = 255
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,9 @@ class QueueOptions:
                 raise PreconditionFailed("invalid arg '%s' for %s of queue type rabbit_%s_queue" % (name, where, kind))
             if name in _DEAD_LETTER and not isinstance(value, str):
                 raise PreconditionFailed("invalid type '%s' for arg '%s' in %s" % (amqp_type(value), name, where))
+            if name in _DEAD_LETTER and len(value.encode()) > _SHORT_STRING:
+                # RabbitMQ takes it, and fails when the first letter dies.
+                raise PreconditionFailed("invalid arg '%s' for %s: longer than %d bytes" % (name, where, _SHORT_STRING))
             check = _CHECKS.get(name)
             wrong = check(value) if check is not None else None
             if wrong is not None:

@@ -6,25 +6,35 @@ Pure. The client's side has `amphora.amqp.content`, which decodes the properties
 from __future__ import annotations
 
 from amphora.amqp.errors import FrameError, PreconditionFailed, UnexpectedFrame
+from amphora.amqp.frames import keep
+from amphora.broker.meter import Allowance
 
 _EXPECTED_HEADER = 'expected content header for class 60, got %s instead'
 _EXPECTED_BODY = 'expected content body, got non content body frame instead'
+# The longest basic.publish, in bytes: two names of 255 bytes.
+_MAX_METHOD = 519
+# Headers up to this size, in bytes, are not counted: nearly all are, and each channel keeps at most one.
+_SMALL_HEADER = 4096
 
 
 class Assembly:
     """The message that is under way on one channel.
 
     :param max_size: the largest body to accept, in bytes; checked against the header, before anything is kept.
+    :param allowance: what the pieces of bodies are taken from until the last has come.
     """
 
-    __slots__ = ('_body', '_header', '_max_size', '_method', '_missing')
+    __slots__ = ('_allowance', '_body', '_header', '_kept', '_max_size', '_method', '_missing', '_parts')
 
-    def __init__(self, max_size: int) -> None:
+    def __init__(self, max_size: int, allowance: Allowance) -> None:
         self._max_size = max_size
+        self._allowance = allowance
         self._method: bytes | None = None
         self._header: bytes | None = None
         self._missing = 0
-        self._body: list[bytes] = []
+        self._parts: list[bytes | bytearray] = []
+        self._kept = 0
+        self._body = b''
 
     def check_method(self) -> None:
         """A method frame has come.
@@ -37,8 +47,14 @@ class Assembly:
             raise UnexpectedFrame(_EXPECTED_BODY)
 
     def begin(self, method: bytes) -> None:
-        """A method has announced a message."""
+        """A method has announced a message.
+
+        :raises UnexpectedFrame: another is under way.
+        :raises FrameError: the method is longer than it can be.
+        """
         self.check_method()
+        if len(method) > _MAX_METHOD:
+            raise FrameError('a basic.publish of %d bytes' % len(method))
         self._method = method
 
     def header(self, payload: bytes) -> bool:
@@ -47,6 +63,7 @@ class Assembly:
         :raises UnexpectedFrame: no method announced it.
         :raises FrameError: it cannot be decoded.
         :raises PreconditionFailed: the body is too large.
+        :raises ContentTooLarge: too much is under way already.
         """
         if self._method is None:
             raise UnexpectedFrame('expected method frame, got non method frame instead')
@@ -60,6 +77,8 @@ class Assembly:
         size = int.from_bytes(payload[4:12], 'big')
         if size > self._max_size:
             raise PreconditionFailed('message size %d is larger than configured max size %d' % (size, self._max_size))
+        if size and len(payload) > _SMALL_HEADER:
+            self._keep(len(payload))
         self._header, self._missing = payload, size
         return size == 0
 
@@ -67,22 +86,40 @@ class Assembly:
         """A piece of the body has come; True when it was the last.
 
         :raises UnexpectedFrame: no header came before, or the body is longer than it said.
+        :raises ContentTooLarge: too much is under way already.
         """
         if self._method is None:
             raise UnexpectedFrame('expected method frame, got non method frame instead')
         if self._header is None:
             raise UnexpectedFrame(_EXPECTED_HEADER % 'non content header frame')
         self._missing -= len(payload)
+        if self._missing > 0:
+            if payload:  # empty pieces are legal and endless
+                self._keep(len(payload))
+                keep(self._parts, payload)
+            return False
         if self._missing < 0:
             raise UnexpectedFrame(_EXPECTED_BODY)
-        if payload:  # empty pieces are legal and endless
-            self._body.append(payload)
-        return self._missing == 0
+        if self._parts:
+            payload = b''.join((*self._parts, payload))
+        self.drop()
+        self._body = payload
+        return True
 
     def take(self) -> tuple[bytes, bytes, bytes]:
         """The payloads of method and header, and the body; free for the next message."""
         method, header, body = self._method, self._header, self._body
         assert method is not None
         assert header is not None
-        self._method, self._header, self._body = None, None, []
-        return method, header, body[0] if len(body) == 1 else b''.join(body)
+        self._method, self._header, self._body = None, None, b''
+        return method, header, body
+
+    def drop(self) -> None:
+        """Keep nothing of a body that is under way."""
+        if self._kept:
+            self._allowance.give_back(self._kept)
+            self._parts, self._kept = [], 0
+
+    def _keep(self, size: int) -> None:
+        self._allowance.take(size)
+        self._kept += size

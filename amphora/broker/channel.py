@@ -66,7 +66,7 @@ class Channel:
         self.last_queue = ''
         # Closed by this side: until the client has said so too, what it sends is ignored.
         self._closing = False
-        self._assembly = Assembly(connection.limits.max_message_size)
+        self._assembly = Assembly(connection.limits.max_message_size, connection.broker.allowance)
         self.consuming = Consuming(self)
         self._mode = Mode.PLAIN
         # Confirms: publishes seen, and up to which one the client knows.
@@ -161,6 +161,8 @@ class Channel:
             message = message.changed(reply_to=self.consuming.reply_name)
         if self._mode is Mode.TX:
             self.vhost.exchange(exchange)
+            connection.broker.allowance.take(message.size)
+            message.forget_properties()
             self._held.append((message, mandatory))
             return
         if self._mode is Mode.CONFIRM:
@@ -210,17 +212,21 @@ class Channel:
 
     def _on_commit(self, asked: Any) -> None:
         self._check_tx()
-        messages, self._held = self._held, []
-        for message, mandatory in messages:
+        for message, mandatory in self._take_held():
             self._route(message, mandatory)
         self.consuming.commit()
         self.say(commands.Tx.CommitOk)
 
     def _on_rollback(self, asked: Any) -> None:
         self._check_tx()
-        self._held = []
+        self._take_held()
         self.consuming.rollback()
         self.say(commands.Tx.RollbackOk)
+
+    def _take_held(self) -> list[tuple[StoredMessage, bool]]:
+        held, self._held = self._held, []
+        self.connection.broker.allowance.give_back(sum(message.size for message, _ in held))
+        return held
 
     def _check_tx(self) -> None:
         if self._mode is not Mode.TX:
@@ -256,7 +262,8 @@ class Channel:
     def end(self) -> None:
         """Cancel the consumers, and give back what was not acked."""
         self.flush_confirms()
-        self._held = []
+        self._assembly.drop()
+        self._take_held()
         self.consuming.end()
 
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
+from itertools import chain
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,9 @@ class Connection:
         self._handshake = Handshake(broker, peer[0], self.say)
         self._channels: dict[int, Channel] = {}
         self._splitter = frames.Splitter()
+        # The frames that came last, and whether some of them are still to be handled.
+        self._arrived: Iterator[frames.Frame] = iter(())
+        self._unfinished = False
         self._garbled = False
         self._unflushed: dict[Channel, None] = {}
         self._told_blocked = False
@@ -134,16 +138,28 @@ class Connection:
     def _process(self, data: bytes) -> None:
         if self._garbled:
             return
+        if self._state is State.HEADER:
+            data = self._greet(data)
+        coming = self._splitter.feed(data)
+        self._arrived = chain(self._arrived, coming) if self._unfinished else coming
+        self._handle_arrived()
+
+    def _handle_arrived(self) -> None:
+        self._unfinished = True
         method = b''
         try:
-            if self._state is State.HEADER:
-                data = self._greet(data)
-            for kind, number, payload in self._splitter.feed(data):
+            for kind, number, payload in self._arrived:
                 if kind == frames.METHOD:
                     method = payload[:4]
                 self._handle(kind, number, payload)
                 if self._state is State.ENDED:
                     return
+                if self.is_deaf and self._state is State.RUNNING:
+                    # Each of the next frames may ask for a message of any size, and there may be thousands.
+                    self._pause('congested')
+                    break
+            else:
+                self._unfinished = False
         except Closed as error:
             self._refuse(error, method)
         except Exception:
@@ -154,8 +170,6 @@ class Connection:
             for channel in self._unflushed:
                 channel.flush_confirms()
             self._unflushed.clear()
-        if self.is_deaf:
-            self._pause('congested')
 
     def _greet(self, data: bytes) -> bytes:
         """Take the protocol header; gives what came behind it."""
@@ -235,7 +249,10 @@ class Connection:
         self._unflushed[channel] = None
 
     def _drained(self) -> None:
-        self._resume('congested')
+        if self._unfinished:
+            self._handle_arrived()
+        if not self._unfinished:
+            self._resume('congested')
         if not self.gate.open:
             self.gate.open = True
             for channel in list(self._channels.values()):

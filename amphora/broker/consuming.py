@@ -269,9 +269,12 @@ class Consuming:
 
 def _as_delivered(queue: Queue, entry: Entry) -> StoredMessage:
     """The message as a client gets it: quorum queues count how often it has come back."""
+    message = entry.message
     if not queue.options.quorum:
-        return entry.message
-    return entry.message.changed(headers={**entry.message.headers, 'x-delivery-count': entry.returns})
+        return message
+    delivered = message.changed(headers={**message.headers, 'x-delivery-count': entry.returns})
+    message.forget_properties()
+    return delivered
 
 
 #: method -> what it does on a channel's consuming half

@@ -17,7 +17,8 @@ class Limits:
     :param frame_max: the largest frame to propose, in bytes.
     :param heartbeat: seconds to propose; 0: none.
     :param max_message_size: bytes of a message's body.
-    :param memory: bytes that all messages together may occupy; above, publishers are blocked.
+    :param memory: bytes that all messages in queues together may occupy; above, publishers are blocked. Messages on
+        their way there, which are not complete or not committed, may occupy as many; above, their channels are closed.
     :param handshake_timeout: seconds until a connection must be open.
     """
 

@@ -1,4 +1,5 @@
-"""How many bytes the broker's messages occupy, and whether that is too many.
+"""How many bytes the broker's messages occupy, those in queues and those on their way there, and whether that is too
+many.
 
 Pure. Source of the idea: https://www.rabbitmq.com/docs/memory
 """
@@ -6,6 +7,8 @@ Pure. Source of the idea: https://www.rabbitmq.com/docs/memory
 from __future__ import annotations
 
 from collections.abc import Callable
+
+from amphora.amqp.errors import ContentTooLarge
 
 # Publishing goes on below this share of the limit, so that one message to and fro does not block and unblock.
 _LOW = 0.8
@@ -39,3 +42,31 @@ class Meter:
         if self.over and self.used <= self.limit * _LOW:
             self.over = False
             self._on_change(False)
+
+
+class Allowance:
+    """Bytes for messages that are in no queue yet: those that are not complete, and those that wait for a commit.
+
+    They cannot just be blocked, as publishers are: what would make room may be among what is not read then.
+
+    :param limit: bytes.
+    """
+
+    __slots__ = ('_limit', 'used')
+
+    def __init__(self, limit: int) -> None:
+        self.used = 0
+        self._limit = limit
+
+    def take(self, size: int) -> None:
+        """So many more are kept.
+
+        :raises ContentTooLarge: they are too many; none of them is counted.
+        """
+        if self.used + size > self._limit:
+            raise ContentTooLarge('messages that are not complete or not committed take over %d bytes' % self._limit)
+        self.used += size
+
+    def give_back(self, size: int) -> None:
+        """So many are kept no longer."""
+        self.used -= size

@@ -65,6 +65,7 @@ class Router:
                 taken = False
             if queue.timed or self._dead:
                 self.settle(queue, now)
+        visible.forget_properties()
         return routed, taken
 
     def route(self, exchange: Exchange, message: StoredMessage) -> Iterable[Queue]:

@@ -21,7 +21,7 @@ from amphora.amqp.errors import ConnectionForced
 from amphora.broker.clock import Clock
 from amphora.broker.connection import Connection
 from amphora.broker.limits import Limits
-from amphora.broker.meter import Meter
+from amphora.broker.meter import Allowance, Meter
 from amphora.broker.vhost import VirtualHost
 from amphora.checks import check_integer, check_seconds
 
@@ -97,6 +97,7 @@ class Broker:
         self.users = dict(users) if users is not None else {'guest': 'guest'}
         self.limits = limits or Limits()
         self.meter = Meter(self.limits.memory, self._on_memory)
+        self.allowance = Allowance(self.limits.memory)
         self._clock: Clock | None = None
         self.vhosts = {name: VirtualHost(name, self.meter, self._watch) for name in vhosts}
         #: why publishers are blocked; None while they are not

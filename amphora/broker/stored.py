@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from amphora.amqp.errors import PreconditionFailed
-from amphora.amqp.fields import short_string
+from amphora.amqp.errors import FrameError, PreconditionFailed
+from amphora.amqp.fields import field_table, short_string
 from amphora.amqp.frames import FRAME_OVERHEAD
 from amphora.amqp.properties import decode_header, encode_header
 
@@ -27,6 +27,8 @@ _INTEGER = re.compile(r'[+-]?\d+\Z')
 # Headers that name more routing keys; the second is taken out before delivery
 # (https://www.rabbitmq.com/docs/sender-selected).
 _CC, _BCC = 'CC', 'BCC'
+# How often a message is said to have died at most: a field table's integers have 64 bits.
+_MAX_DEATHS = 2**62
 
 
 class StoredMessage:
@@ -70,13 +72,17 @@ class StoredMessage:
 
     @property
     def properties(self) -> dict[str, Any]:
-        """The decoded properties; decoded once. Not to be changed.
+        """The decoded properties; decoded once, until they are forgotten. Not to be changed.
 
         :raises FrameError: the header cannot be decoded.
         """
         if self._properties is None:
             self._properties = decode_header(self.header)[1]
         return self._properties
+
+    def forget_properties(self) -> None:
+        """Nobody asks for the decoded properties for now: as objects they may take twenty times their bytes."""
+        self._properties = None
 
     @property
     def headers(self) -> dict[str, Any]:
@@ -120,11 +126,17 @@ class StoredMessage:
 
         :param user: whom the publisher logged in as.
         :raises PreconditionFailed: a property has a value it cannot have.
-        :raises FrameError: the header cannot be decoded.
+        :raises FrameError: the header cannot be decoded, or the headers in it.
         """
+        if not self.flags:
+            return
+        # Decoded even when nothing in it is of interest here: its consumers would close their connections, one after
+        # the other, over one that cannot be decoded.
+        properties = self.properties
+        if isinstance(properties.get('headers'), bytes):
+            raise FrameError('the headers of a message cannot be decoded')
         if not self.flags & _OF_INTEREST:
             return
-        properties = self.properties
         if properties.get('user_id', user) != user:
             raise PreconditionFailed(
                 "user_id property set to '%s' but authenticated user was '%s'" % (properties['user_id'], user)
@@ -148,14 +160,14 @@ class StoredMessage:
     def changed(self, exchange: str | None = None, routing_key: str | None = None, **properties: Any) -> StoredMessage:
         """A copy with another address or other properties; a property that is None is left out."""
         changed = {**self.properties, **properties}
-        if isinstance(changed.get('headers'), bytes):
-            del changed['headers']  # what could not be decoded cannot be encoded again
-        return StoredMessage.compose(
-            self.exchange if exchange is None else exchange,
-            self.routing_key if routing_key is None else routing_key,
-            changed,
-            self.body,
-        )
+        exchange = self.exchange if exchange is None else exchange
+        routing_key = self.routing_key if routing_key is None else routing_key
+        try:
+            return StoredMessage.compose(exchange, routing_key, changed, self.body)
+        except ValueError:
+            # Not all headers that can be decoded can be encoded again: a name of over 128 bytes, an infinite float.
+            changed['headers'] = {name: value for name, value in changed['headers'].items() if _encodes(name, value)}
+            return StoredMessage.compose(exchange, routing_key, changed, self.body)
 
     # -- dead letters --------------------------------------------------------------------------------------------------
 
@@ -186,7 +198,7 @@ class StoredMessage:
         same = [each for each in earlier if (each.get('queue'), each.get('reason')) == (queue, reason)]
         if same:
             # The latest death comes first; the same one again only counts.
-            death = {**same[0], 'count': same[0].get('count', 0) + 1}
+            death = {**same[0], 'count': _count(same[0]) + 1}
             earlier.remove(same[0])
         headers['x-death'] = [death, *earlier]
         if 'x-first-death-reason' not in headers:
@@ -208,8 +220,25 @@ class StoredMessage:
 
 
 def _deaths(headers: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The deaths a message tells of; its publisher may have made them up."""
     deaths = headers.get('x-death')
-    return [each for each in deaths if isinstance(each, dict)] if isinstance(deaths, list) else []
+    if not isinstance(deaths, list):
+        return []
+    # With one that cannot be encoded the letter would lose all of them, and go round for ever.
+    return [each for each in deaths if isinstance(each, dict) and _encodes('', each)]
+
+
+def _count(death: Mapping[str, Any]) -> int:
+    count = death.get('count')
+    return count if isinstance(count, int) and 0 <= count < _MAX_DEATHS else 0
+
+
+def _encodes(name: str, value: Any) -> bool:
+    try:
+        field_table({name: value}, 'a header')
+    except ValueError:
+        return False
+    return True
 
 
 def _expiration_fault(text: str) -> str | None:

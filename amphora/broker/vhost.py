@@ -127,22 +127,21 @@ class VirtualHost:
             return
         if if_unused and exchange.in_use:
             raise PreconditionFailed("exchange '%s' in vhost '%s' in use" % (name, self.name))
-        self._remove_exchange(exchange)
-
-    def _remove_exchange(self, exchange: Exchange) -> None:
-        del self.exchanges[exchange.name]
+        del self.exchanges[name]
         for destination in exchange.destinations():
             exchange.unbind_all(destination)
         self._unbind_everywhere(exchange)
 
     def _unbind_everywhere(self, destination: Queue | Exchange) -> None:
-        for exchange in list(self.exchanges.values()):
-            if exchange.unbind_all(destination):
-                self._unbound(exchange)
-
-    def _unbound(self, exchange: Exchange) -> None:
-        if exchange.auto_delete and not exchange.in_use and self.exchanges.get(exchange.name) is exchange:
-            self._remove_exchange(exchange)
+        """Remove every binding to what is gone, and the exchanges that go with their last binding."""
+        # Not by recursion: a chain of such exchanges may be of any length.
+        gone = [destination]
+        while gone:
+            destination = gone.pop()
+            for exchange in list(self.exchanges.values()):
+                if exchange.unbind_all(destination) and exchange.auto_delete and not exchange.in_use:
+                    del self.exchanges[exchange.name]
+                    gone.append(exchange)
 
     def bind_exchange(self, destination: str, source: str, routing_key: str, arguments: Arguments) -> None:
         """Let messages flow from one exchange to another.
@@ -190,8 +189,11 @@ class VirtualHost:
     def _unbind(
         self, source: Exchange | None, destination: Queue | Exchange | None, routing_key: str, arguments: Arguments
     ) -> None:
-        if source is not None and destination is not None and source.unbind(destination, routing_key, arguments):
-            self._unbound(source)
+        if source is None or destination is None or not source.unbind(destination, routing_key, arguments):
+            return
+        if source.auto_delete and not source.in_use:
+            del self.exchanges[source.name]
+            self._unbind_everywhere(source)
 
     def _not_default(self, exchange: str) -> None:
         if not exchange:

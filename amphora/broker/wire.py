@@ -67,12 +67,13 @@ def decode_publish(payload: bytes) -> tuple[str, str, bool, bool, bytes]:
 
     Remembered, because a program publishes to few addresses again and again.
 
-    :raises FrameError: when the payload is too short.
+    :raises FrameError: when the payload is too short or too long.
     :raises SyntaxError_: when a name is not UTF-8.
     """
     exchange, at = read_short_string(payload, 6)
     routing_key, end = read_short_string(payload, at)
-    if end >= len(payload):
+    if end + 1 != len(payload):
+        # Too long is refused as well, as by RabbitMQ: what is remembered must not be as large as a frame.
         raise FrameError('a basic.publish of %d bytes' % len(payload))
     bits = payload[end]
     return exchange, routing_key, bool(bits & 1), bool(bits & 2), payload[6:end]

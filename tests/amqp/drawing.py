@@ -15,7 +15,7 @@ _scalars = (
     | st.integers(-(2**63), 2**63 - 1)
     | st.text(st.characters(codec='utf-8'), max_size=50)
     | st.binary(max_size=20).map(bytearray)
-    | st.floats(allow_nan=False)
+    | st.floats(allow_nan=False, allow_infinity=False)
 )
 _names = st.text(st.characters(codec='utf-8'), max_size=32)
 _values = st.recursive(

@@ -34,6 +34,8 @@ def test_short_strings_come_back_as_they_were(text: str) -> None:
         ({'a': object()}, "'a' of the headers cannot be encoded"),
         ({'a': 2**63}, "'a' of the headers cannot be encoded"),
         ({'a': '\ud800'}, "'a' of the headers cannot be encoded"),
+        ({'a': float('inf')}, "'a' of the headers cannot be encoded: inf is no finite number"),
+        ({'a': [float('nan')]}, "an item of 'a' of the headers cannot be encoded: nan is no finite number"),
         ({'a': [1, {'b': object()}]}, r"'b' of .*'a' of the headers cannot be encoded"),
         ({1: 'a'}, "a name in the headers must be a str, not 'int'"),
         ({'a': {1: 'b'}}, "a name in 'a' of the headers must be a str"),
