@@ -12,7 +12,6 @@ from time import time
 from typing import Any
 
 import gevent
-from gevent.event import Event
 
 from amphora.amqp import AccessRefused, Channel, Message, PreconditionFailed
 from amphora.amqp.content import MAX_MESSAGE_SIZE
@@ -40,8 +39,8 @@ BURY_TIMEOUT = 10.0
 ALONE_AFTER = 3
 #: class name of the error that the caller of a request that was set aside gets
 DEAD_LETTER = 'DeadLetter'
-# How often to look whether there is room for replies again, in seconds.
-_POLL = 0.05
+# How often to look whether a request may begin now, in seconds.
+_POLL = 0.01
 
 
 class Answering:
@@ -77,10 +76,8 @@ class Answering:
         # Requests in hand, until their reply is confirmed: the delivery that runs, and those that came meanwhile and
         # wait for its answer.
         self._in_hand: dict[Key, list[Job]] = {}
-        # How many requests are being sent again, and whether there are none.
+        # How many requests are being sent again.
         self._sending = 0
-        self._all_sent = Event()
-        self._all_sent.set()
         # Whether the broker lets this server publish to its queues by their names.
         self._may_send_again = True
         self._recent: Recent[Encoded] = Recent()
@@ -94,21 +91,21 @@ class Answering:
         properties, body = job.message.properties, job.message.body
         id, reply_to = self._dialect.return_address(properties)
         if id is None or reply_to is None:
-            logger.warning('a request without id or reply_to is dropped: nobody could be told of its result')
+            logger.warning('a request without a usable id or reply_to is dropped: nobody could be told of its result')
             job.drop()
             return
-        if self._publisher.full:
-            self._wait_for_room(job)
-            if job.stale:
-                job.give_back()
-                return
+        # Begin nothing while too many replies wait for the broker: those that came before are not acked either, so it
+        # sends no more than the prefetch.
+        if self._publisher.full and not _wait(job, lambda: not self._publisher.full):
+            job.give_back()
+            return
         key = (reply_to, id)
         if self._joins(key, job):
             return
         try:
             answer = self._recent.get(key)
             if answer is not None:
-                logger.debug('request %.100s came again: answered from memory', id)
+                logger.debug('request %.100r came again: answered from memory', id)
             elif self._shared and (self._goes_back(job, id, reply_to) or self._joins(key, job)):
                 return
             self._in_hand[key] = [job]
@@ -131,7 +128,7 @@ class Answering:
         jobs = self._in_hand.get(key)
         if jobs is None:
             return False
-        logger.debug('request %.100s came again before it was answered', key[1])
+        logger.debug('request %.100r came again before it was answered', key[1])
         # It came again because the channel of an earlier delivery has ended: no need to keep that one.
         for each in [each for each in jobs if each.stale]:
             jobs.remove(each)
@@ -156,8 +153,12 @@ class Answering:
                 )
             return encoded
         except Exception as error:
-            logger.error('the reply to request %.100s cannot be sent: %s', id, error)
+            logger.error('the reply to request %.100r cannot be sent: %s', id, error)
             return self._dialect.encode_reply(Reply(id, error=error), reply_to)
+        finally:
+            # The traceback of its error leads back to this frame: a circle that would keep the whole request in memory
+            # until the garbage is collected.
+            del reply
 
     def _reply(self, key: Key, answer: Encoded, instead: bool = False) -> None:
         """Publish the reply; all deliveries of the request that came until it is confirmed end with it."""
@@ -170,7 +171,7 @@ class Answering:
                     job.give_back()
             if not acked:
                 logger.warning(
-                    'the broker refused the reply to request %s; it will be tried again', publication.message_id
+                    'the broker refused the reply to request %.100r; it will be tried again', publication.message_id
                 )
 
         def on_refused(_: Publication, error: Exception) -> None:
@@ -200,12 +201,6 @@ class Answering:
         except ValueError as error:
             publication.refused(error)
 
-    def _wait_for_room(self, job: Job) -> None:
-        """Begin nothing while too many replies wait for the broker: those that came before are not acked either, so the
-        broker sends no more than the prefetch."""
-        while self._publisher.full and not job.stale:
-            gevent.sleep(_POLL)
-
     # -- requests that are not answered, or not now --------------------------------------------------------------------
 
     def _goes_back(self, job: Job, id: str, reply_to: str) -> bool:
@@ -219,7 +214,7 @@ class Answering:
             if not job.redelivered:
                 # It has waited on its way, most likely because a function has held this process up. The broker is the
                 # judge, so that clocks which differ do no harm: it drops what has expired, and delivers the rest again.
-                logger.info('request %.100s seems to have expired on its way', id)
+                logger.info('request %.100r seems to have expired on its way', id)
                 job.give_back()
                 return True
         if job.alone or not self._may_send_again:
@@ -228,17 +223,19 @@ class Answering:
         if deliveries >= MAX_DELIVERIES:
             self._bury(job, deliveries, id, reply_to)
         elif deliveries >= ALONE_AFTER:
-            logger.warning('request %.100s has come to grief %d times: it runs alone', id, deliveries)
+            logger.warning('request %.100r has come to grief %d times: it runs alone', id, deliveries)
             self._custody.run(job, send_again(properties, deliveries + 1, time()), self.answer)
         elif job.redelivered:
-            logger.debug('request %.100s was delivered before: it is counted and sent again', id)
+            logger.debug('request %.100r was delivered before: it is counted and sent again', id)
             self._send_instead([job], job.queue, send_again(properties, deliveries + 1, time()))
-        else:
-            if deliveries:
-                # If this is the end of the server, the broker shall have the acks of what was sent again: or it would
-                # have two of each.
-                self._all_sent.wait()
+        elif deliveries:
+            # If this is the end of the server, the broker shall have the acks of what was sent again: or it would have
+            # two of each. The acks wait for the loop.
+            if _wait(job, lambda: not self._sending):
                 gevent.sleep(0)
+                return False
+            job.give_back()
+        else:
             return False
         return True
 
@@ -269,12 +266,12 @@ class Answering:
         try:
             declared = self._session.with_channel(self._declare_dead_queue, BURY_TIMEOUT)
         except AmqpError as error:
-            logger.error('request %.100s cannot be set aside: %s', id, error)
+            logger.error('request %.100r cannot be set aside: %s', id, error)
             declared = False
         if not declared:
             job.give_back()
             return
-        logger.error('request %.100s is set aside in queue %s: %s', id, self._dead_queue.name, reason)
+        logger.error('request %.100r is set aside in queue %s: %s', id, self._dead_queue.name, reason)
         properties = bury(job.message.properties, job.queue, deliveries, reason)
         self._send_instead([job], self._dead_queue.name, properties)
         told = Reply(id, error=RemoteException(DEAD_LETTER, (reason,)))
@@ -290,15 +287,9 @@ class Answering:
         """Publish a request with other properties; the deliveries that it came by are acked when the broker has it."""
 
         self._sending += 1
-        self._all_sent.clear()
-
-        def on_ended() -> None:
-            self._sending -= 1
-            if not self._sending:
-                self._all_sent.set()
 
         def on_settled(publication: Publication, acked: bool) -> None:
-            on_ended()
+            self._sending -= 1
             for job in jobs:
                 if acked and publication.returned is None:
                     job.done()
@@ -306,7 +297,7 @@ class Answering:
                     job.give_back()
 
         def on_refused(publication: Publication, error: Exception) -> None:
-            on_ended()
+            self._sending -= 1
             if isinstance(error, AccessRefused):
                 logger.error(
                     'this server may not publish to the default exchange, so requests that kill it are not noticed: %s',
@@ -314,7 +305,7 @@ class Answering:
                 )
                 self._may_send_again = False
             else:
-                logger.error('request %.100s is dropped: it cannot be sent again: %s', publication.message_id, error)
+                logger.error('request %.100r is dropped: it cannot be sent again: %s', publication.message_id, error)
             for job in jobs:
                 if self._may_send_again:
                     job.drop()
@@ -334,7 +325,16 @@ class Answering:
         client, id = info.routing_key, message.properties.get('message_id')
         # Once for each client: one that leaves with a thousand calls under way is one piece of news.
         level = logging.DEBUG if client in self._gone else logging.INFO
-        logger.log(level, 'client %.100s is gone: nobody takes the reply to request %.100s', client, id)
+        logger.log(level, 'client %.100r is gone: nobody takes the reply to request %.100r', client, id)
         if len(self._gone) >= GONE_COUNT:
             self._gone.clear()
         self._gone.add(client)
+
+
+def _wait(job: Job, condition: Callable[[], bool]) -> bool:
+    """Block until a condition is true; False when the request had better go back meanwhile."""
+    while not condition():
+        if job.stale or job.recalled:
+            return False
+        gevent.sleep(_POLL)
+    return True

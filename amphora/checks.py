@@ -10,13 +10,28 @@ def check_name(value: object, what: str) -> str:
     :raises ValueError: it is too long, or is not valid Unicode.
     """
     if not isinstance(value, str):
-        raise TypeError('%s must be a str, not %r' % (what, value))
+        raise TypeError('%s must be a str, not a %s' % (what, type(value).__name__))
     try:
         size = len(value.encode())
     except UnicodeEncodeError as error:
         raise ValueError('%s cannot be encoded as UTF-8: %s' % (what, error)) from error
     if size > 255:
         raise ValueError('%s is %d bytes long; AMQP allows 255: %.60r...' % (what, size, value))
+    return value
+
+
+def check_host(value: object, what: str) -> str:
+    """The value, when it can be the name or address of a host and is no URL.
+
+    A host is shown in errors, logs and names; a URL in its place would bring its password there.
+
+    :raises TypeError: it is no text.
+    :raises ValueError: it is a URL, or has a user in front; the error does not show it.
+    """
+    if not isinstance(value, str):
+        raise TypeError('%s must be a str, not a %s' % (what, type(value).__name__))
+    if '/' in value or '@' in value:
+        raise ValueError('%s must be the name or the address of a host, and no URL' % what)
     return value
 
 

@@ -445,7 +445,7 @@ class AmqpRpcClient:
         :param nowait: do not wait until it is gone.
         :raises NotSent: there was no broker within the client's timeout.
         """
-        name = request_queue(queue)
+        name = check_name(request_queue(queue), 'the name of a queue')
 
         def remove() -> None:
             self._topology.discard_queue(name)

@@ -21,7 +21,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from amphora.amqp import Channel, Message
-from amphora.errors import AmqpError
+from amphora.errors import AmqpError, NotSent
 from amphora.intake import Job
 from amphora.session import Session
 from amphora.timing import Deadline
@@ -34,6 +34,8 @@ RETURN_AFTER = 1000
 EXPIRES = 60_000
 #: seconds that moving a request may take
 MOVE_TIMEOUT = 10.0
+#: seconds for which the reply may wait for the broker, before the request goes back
+REPLY_TIMEOUT = 30.0
 # How often to look whether the request has ended, in seconds.
 _POLL = 0.05
 
@@ -60,12 +62,12 @@ class Custody:
         with self._turn:
             try:
                 connection = self._session.wait_ready(Deadline.after(MOVE_TIMEOUT, monotonic()))
-                if job.stale or connection is None:
+                if job.stale or job.recalled or connection is None:
                     job.give_back()
                     return
                 with connection.channel() as channel:
                     self._run(channel, job, Message(job.message.body, **properties), work)
-            except AmqpError as error:
+            except (AmqpError, NotSent) as error:
                 logger.warning('a request that came to grief before is given back: %s', error)
                 if not job.ended:
                     job.give_back()
@@ -79,10 +81,18 @@ class Custody:
             'x-dead-letter-routing-key': job.queue,
             'x-expires': EXPIRES,
         }
-        channel.confirm.select()
-        channel.queue.declare(name, durable=True, arguments=arguments)
-        channel.basic.publish(message, '', name, mandatory=True, wait=True)
-        kept = channel.basic.get(name)
+        with gevent.Timeout(MOVE_TIMEOUT, NotSent('the broker was too busy to keep it apart')):
+            channel.confirm.select()
+            channel.queue.declare(name, durable=True, arguments=arguments)
+            try:
+                channel.basic.publish(message, '', name, mandatory=True, wait=True)
+            except ValueError as error:
+                # Its headers leave no room for the count: given back, it would come again and again.
+                logger.error('a request that came to grief before is dropped: it cannot be sent again: %s', error)
+                channel.queue.delete(name)
+                job.drop()
+                return
+            kept = channel.basic.get(name)
         if kept is None:
             # It took so long that it has gone back already.
             job.done()
@@ -91,7 +101,8 @@ class Custody:
         # The loop sends the ack: if this is the end of the server, the broker shall not have two of them.
         gevent.sleep(0)
         work(job)
-        while not job.ended and not channel.closed:
+        deadline = Deadline.after(REPLY_TIMEOUT, monotonic())
+        while not (job.ended or channel.closed or deadline.expired(monotonic())):
             gevent.sleep(_POLL)
         if not channel.closed:
             channel.queue.delete(name, if_empty=True)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from time import time
 from typing import Any
 
+from amphora.amqp.fields import field_table
+
 #: how many deliveries a request may have before it is set aside
 MAX_DELIVERIES = 5
 
@@ -27,6 +29,9 @@ PREFIX = 'x-amphora-'
 #: (https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling)
 DELIVERY_COUNT = 'x-delivery-count'
 
+# RabbitMQ sends a message, and so each copy of it, to the queues that these name as well
+# (https://www.rabbitmq.com/docs/sender-selected).
+_CARBON_COPIES = ('CC', 'BCC')
 # A delivery limit that nobody reaches. RabbitMQ 4 has -1 for that, at which others drop at once.
 _NEVER = 2**31 - 1
 
@@ -73,7 +78,7 @@ def bury(properties: Properties, queue: str, deliveries: int, reason: str) -> di
 
 def revive(properties: Properties) -> tuple[str | None, dict[str, Any]]:
     """The queue that a dead letter came from (None: it does not say), and the properties of the request as it was."""
-    queue = (properties.get('headers') or {}).get(QUEUE)
+    queue = headers_of(properties).get(QUEUE)
     headers = _senders_headers(properties)
     revived = {name: value for name, value in properties.items() if name != 'headers'}
     if headers:
@@ -81,6 +86,29 @@ def revive(properties: Properties) -> tuple[str | None, dict[str, Any]]:
     return queue if isinstance(queue, str) else None, revived
 
 
+def headers_of(properties: Properties) -> Mapping[str, Any]:
+    """The headers of a message; none when they cannot be decoded: the properties have them as bytes then."""
+    headers = properties.get('headers')
+    return headers if isinstance(headers, Mapping) else {}
+
+
+def headers_to_copy(properties: Properties) -> dict[str, Any]:
+    """The headers of a message that its copies may have."""
+    return {
+        name: value
+        for name, value in headers_of(properties).items()
+        if name != DELIVERY_COUNT and name not in _CARBON_COPIES and _can_be_sent(name, value)
+    }
+
+
 def _senders_headers(properties: Properties) -> dict[str, Any]:
-    headers = properties.get('headers') or {}
-    return {name: value for name, value in headers.items() if not name.startswith(PREFIX) and name != DELIVERY_COUNT}
+    return {name: value for name, value in headers_to_copy(properties).items() if not name.startswith(PREFIX)}
+
+
+def _can_be_sent(name: str, value: Any) -> bool:
+    # RabbitMQ passes on what AMQP does not allow, such as a name of 255 bytes.
+    try:
+        field_table({name: value}, 'the headers')
+    except ValueError:
+        return False
+    return True

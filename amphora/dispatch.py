@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from reprlib import Repr
 from typing import Any
 
 from amphora.envelope import Reply, Request
@@ -12,6 +13,9 @@ from amphora.errors import IgnoreRequest, RemoteException, WrongRequest
 logger = logging.getLogger('amphora.dispatch')
 
 Function = Callable[..., Any]
+
+# How much of the arguments of a call that raised is logged, in characters.
+_EXCERPT_LENGTH = 200
 
 
 class FunctionTable:
@@ -60,7 +64,38 @@ class FunctionTable:
             raise
         except BaseException as error:  # SystemExit, GreenletExit and gevent.Timeout end a call, not the server
             logger.warning('%s raised %s', request.function, type(error).__name__, exc_info=True)
-            logger.debug('%s was called with %.200r %.200r', request.function, request.args, request.kwargs)
+            if logger.isEnabledFor(logging.DEBUG):
+                args, kwargs = _excerpt(request.args), _excerpt(request.kwargs)
+                logger.debug('%s was called with %s %s', request.function, args, kwargs)
             if not isinstance(error, Exception):
-                error = RemoteException(type(error).__name__, error.args)
+                error = _as_exception(error)
             return Reply(request.id, error=error)
+
+
+def _as_exception(error: BaseException) -> Exception:
+    """What stands for something that is no `Exception`, for serializers that know nothing else."""
+    try:
+        args = tuple(error.args)
+    except Exception:  # a class may make a property of it
+        args = ()
+    return RemoteException(type(error).__name__, args)
+
+
+class _Excerpts(Repr):
+    """Looks at the beginning of a value only: the sender chooses how large it is, and how deep."""
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        return repr(value[:_EXCERPT_LENGTH])
+
+
+_excerpts = _Excerpts()
+_excerpts.maxstring = _excerpts.maxlong = _excerpts.maxother = _EXCERPT_LENGTH
+
+
+def _excerpt(value: object) -> str:
+    """Some text of a value, for the log."""
+    try:
+        text = _excerpts.repr(value)
+    except Exception as error:  # what a serializer of the user's own makes may have any `repr`
+        text = '<%s>' % type(error).__name__
+    return text[:_EXCERPT_LENGTH]

@@ -50,6 +50,11 @@ class Job:
         """Whether its channel has ended: the broker delivers it again, or has done so."""
         return self._delivery.stale
 
+    @property
+    def recalled(self) -> bool:
+        """Whether its intake has ended: what has not begun goes back."""
+        return self._intake.finished
+
     def continue_as(self, message: Message, channel: Channel) -> None:
         """It goes on as another message, which was got on a channel; the one that it came by is acked."""
         self._delivery.ack()
@@ -106,6 +111,8 @@ class Intake:
         self._on_job = on_job
         self._max_calls = max_calls
         self._in_hand = 0
+        self._told_to_finish = False
+        # Set by that, or when as many were taken as should.
         self._finished = Event()
         self._drained = Event()
         self._drained.set()
@@ -115,6 +122,11 @@ class Intake:
     def in_hand(self) -> int:
         """How many requests are taken and not settled."""
         return self._in_hand
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was told to take no more."""
+        return self._told_to_finish
 
     def start(self) -> None:
         """Take requests from now on, whenever there is a connection.
@@ -129,6 +141,7 @@ class Intake:
 
     def finish(self) -> None:
         """Take no more; returns when the broker has said so. What comes until then is given back."""
+        self._told_to_finish = True
         self._finished.set()
         self._consumer.cancel()
 
@@ -142,6 +155,7 @@ class Intake:
 
     def close(self) -> None:
         """Take no more, and let the broker give what is in hand to others."""
+        self._told_to_finish = True
         self._finished.set()
         self._consumer.close()
 

@@ -126,7 +126,9 @@ class DeferredEntry(Entry):
             try:
                 value = self._decode(value)
             except Exception as error:
-                result.set_exception(error)
+                # Without its traceback, which leads to the reply: gevent makes a circle of them when it raises the
+                # error, and the reply would stay in memory until the garbage is collected.
+                result.set_exception(error.with_traceback(None))
             else:
                 result.set(value)
 

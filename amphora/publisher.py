@@ -145,7 +145,7 @@ class Publication:
             return
         if isinstance(error, ChannelClosed):
             if self.suspect:
-                logger.error('the broker does not take message %s: %s', self.message_id, error)
+                logger.error('the broker does not take message %.100r: %s', self.message_id, error)
                 self.refused(error)
                 return
             self.suspect = True
@@ -312,7 +312,7 @@ class Publisher:
                 self._write(channel, publication)
             except ValueError as error:
                 # Found out only now: this broker agreed on smaller frames than were assumed.
-                logger.error('message %s cannot be sent: %s', publication.message_id, error)
+                logger.error('message %.100r cannot be sent: %s', publication.message_id, error)
                 publication.refused(error)
             # Unless its time was over, or it could not be encoded, it is the only one that is unconfirmed.
             self._alone = publication.suspect and bool(channel.confirms)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from amphora.dead_letters import DELIVERIES, DELIVERY_COUNT
+from amphora.dead_letters import DELIVERIES, headers_of, headers_to_copy
 
 #: header: the function did not want this request the last time it was delivered
 IGNORED = 'x-amphora-ignored'
@@ -22,19 +22,16 @@ DEADLINE = 'x-amphora-deadline'
 Properties = Mapping[str, Any]
 
 
-def _headers(properties: Properties) -> Mapping[str, Any]:
-    return properties.get('headers') or {}
-
-
 def count_deliveries(properties: Properties) -> int:
     """How many deliveries have come to grief, as far as the request itself knows."""
-    count = _headers(properties).get(DELIVERIES)
-    return count if isinstance(count, int) else 0
+    count = headers_of(properties).get(DELIVERIES)
+    # Whoever sends a request may say anything of it, also that it has never been delivered and never will have been.
+    return count if isinstance(count, int) and count > 0 else 0
 
 
 def was_ignored(properties: Properties) -> bool:
     """Whether the function did not want this request the last time."""
-    return IGNORED in _headers(properties)
+    return IGNORED in headers_of(properties)
 
 
 def seems_expired(properties: Properties, now: float) -> bool:
@@ -57,7 +54,7 @@ def send_again(properties: Properties, deliveries: int, now: float, ignored: boo
     :param now: seconds since 1970.
     :param ignored: the function did not want it.
     """
-    headers = {name: value for name, value in _headers(properties).items() if name != DELIVERY_COUNT}
+    headers = headers_to_copy(properties)
     if deliveries:
         headers[DELIVERIES] = deliveries
     if ignored:
@@ -78,7 +75,7 @@ def send_again(properties: Properties, deliveries: int, now: float, ignored: boo
 
 def _deadline(properties: Properties) -> int | None:
     """When a request expires, in milliseconds since 1970; None when it does not say."""
-    deadline = _headers(properties).get(DEADLINE)
+    deadline = headers_of(properties).get(DEADLINE)
     if isinstance(deadline, int):
         return deadline
     sent, lifetime = properties.get('timestamp'), _milliseconds(properties.get('expiration'))

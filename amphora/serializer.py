@@ -156,7 +156,8 @@ class _Codec:
         try:
             call = self._decode_call(body)
         except Exception as error:  # no code but msgspec's runs in there: whatever it is, the bytes caused it
-            raise WrongRequest(_reason('request', error)) from error
+            # Of its traceback nobody learns more, and it would hold on to the body.
+            raise WrongRequest(_reason('request', error)) from error.with_traceback(None)
         return call.func, call.args, call.kwargs
 
     def serialize_result(self, obj: Any) -> bytes:
@@ -173,7 +174,7 @@ class _Codec:
         try:
             reply = self._decode_reply(body)
         except Exception as error:  # as above
-            raise WrongResult(_reason('reply', error)) from error
+            raise WrongResult(_reason('reply', error)) from error.with_traceback(None)
         fault = reply.exception
         if isinstance(fault, UnsetType):
             if reply.result is UNSET:

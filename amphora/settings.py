@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from amphora.amqp.options import connection_options
-from amphora.checks import check_integer, check_name, check_seconds
+from amphora.checks import check_host, check_integer, check_name, check_seconds
 
 #: names the environment variable that holds a URL, or several with commas between, for whoever gives none
 URL_VARIABLE = 'AMPHORA_AMQP_URL'
@@ -101,7 +101,7 @@ def make_settings(
     else:
         if amqp_port is not None:
             check_integer(amqp_port, 'amqp_port', 1, 65535)
-        check_name(amqp_host, 'amqp_host')
+        check_host(amqp_host, 'amqp_host')
         check_name(amqp_user, 'amqp_user')
         check_name(amqp_vhost, 'amqp_vhost')
         if not isinstance(amqp_password, str):

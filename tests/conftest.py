@@ -14,11 +14,15 @@ import gevent
 import pytest
 
 from amphora import AmqpRpcClient, AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer
+from tests.amqp.certificates import Authority
 from tests.parties import Client, Gate, Server, Stopwatch
-from tests.rabbitmq import RabbitNode
+from tests.rabbitmq import HOST, RabbitNode, free_ports
 from tests.rows import Rows
 
 DEFAULT_LIMIT = 60
+
+# How long a server may take until it takes requests.
+READY_LIMIT = 10
 
 # How long a client or server may take to stop.
 STOP_LIMIT = 10
@@ -85,6 +89,42 @@ def rabbit() -> Iterator[RabbitNode]:
         yield node
 
 
+@pytest.fixture(scope='session')
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A certificate authority of the run's own."""
+    return Authority(tmp_path_factory.mktemp('certificates'))
+
+
+@pytest.fixture(scope='session')
+def tls_port() -> int:
+    return free_ports(1)[0]
+
+
+@pytest.fixture(scope='session')
+def tls_rabbit(authority: Authority, tls_port: int) -> Iterator[RabbitNode]:
+    """A RabbitMQ that also speaks TLS, on `tls_port`, and takes a client's certificate for a login."""
+    certificate, key = authority.issue('localhost')
+    config: dict[str, str | int] = {
+        'listeners.ssl.1': f'{HOST}:{tls_port}',
+        'ssl_options.cacertfile': str(_readable(authority.file)),
+        'ssl_options.certfile': str(_readable(certificate)),
+        'ssl_options.keyfile': str(_readable(key)),
+        'ssl_options.verify': 'verify_peer',
+        'ssl_options.fail_if_no_peer_cert': 'false',
+        'auth_mechanisms.1': 'PLAIN',
+        'auth_mechanisms.2': 'AMQPLAIN',
+        'auth_mechanisms.3': 'EXTERNAL',
+        'ssl_cert_login_from': 'common_name',
+    }
+    with RabbitNode(config=config, plugins=['rabbitmq_auth_mechanism_ssl']) as node:
+        yield node
+
+
+def _readable(path: Path) -> Path:
+    path.chmod(0o644)
+    return path
+
+
 @pytest.fixture
 def amqp_url(rabbit: RabbitNode) -> str:
     return rabbit.url
@@ -125,6 +165,7 @@ def server(amqp_url: str, service: str, stopped_at_the_end: list[Any]) -> Server
         *functions: Callable[..., Any],
         named: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
         kind: type = AmqpRpcServer,
+        service: str = service,
         serve: bool = True,
         **options: Any,
     ) -> Any:
@@ -142,10 +183,22 @@ def server(amqp_url: str, service: str, stopped_at_the_end: list[Any]) -> Server
 
 
 @pytest.fixture
+def serving(server: Server) -> Server:
+    """Makes a server as `server` does, and waits until it takes requests."""
+
+    def make(*functions: Callable[..., Any], **options: Any) -> Any:
+        made = server(*functions, **options)
+        assert made.wait_ready(READY_LIMIT)
+        return made
+
+    return make
+
+
+@pytest.fixture
 def client(amqp_url: str, service: str, stopped_at_the_end: list[Any]) -> Client:
     """Makes a client; its timeout is short enough for a test that goes wrong to say so."""
 
-    def make(*, kind: type = AmqpRpcClient, **options: Any) -> Any:
+    def make(*, kind: type = AmqpRpcClient, service: str = service, **options: Any) -> Any:
         made = kind(service, **{'amqp_url': amqp_url, 'timeout': 10, **options})
         stopped_at_the_end.append(made)
         return made

@@ -101,9 +101,10 @@ class Ledger:
         self.late: dict[int, float] = {}
         self._calls: dict[int, gevent.Greenlet] = {}
         self._numbers: dict[str | None, int] = {}
-        self._observe(client)
+        self.observe(client)
 
-    def _observe(self, client: AmqpRpcClient) -> None:
+    def observe(self, client: AmqpRpcClient) -> None:
+        """Keep the logs of this client's calls as well."""
         # What the broker has confirmed is the client's own affair, and no part of its interface.
         settle, send = client._on_settled, client._send
 
@@ -135,10 +136,14 @@ class Ledger:
         """How often the function has begun for each number."""
         return self._executions.executed.counts
 
-    def call(self, numbers: Iterable[int]) -> None:
-        """Begin a call for each number."""
-        for number in numbers:
-            self._calls[number] = gevent.spawn(self._call, number)
+    def call(self, numbers: Iterable[int], client: AmqpRpcClient | None = None) -> list[gevent.Greenlet]:
+        """Begin a call for each number, each in one of the greenlets that are returned.
+
+        :param client: who calls; None: the ledger's own client.
+        """
+        begun = {number: gevent.spawn(self._call, number, client or self.client) for number in numbers}
+        self._calls.update(begun)
+        return list(begun.values())
 
     def keep_calling(self, until: Callable[[], bool], callers: int) -> None:
         """Begin calls, so many at a time and one after the other, as long as the condition is false."""
@@ -147,16 +152,16 @@ class Ledger:
             number = first
             while not until():
                 self._calls[number] = gevent.getcurrent()
-                self._call(number)
+                self._call(number, self.client)
                 number += callers
 
         for first in range(callers):
             self._calls[first] = gevent.spawn(caller, first)
 
-    def _call(self, number: int) -> None:
+    def _call(self, number: int, client: AmqpRpcClient) -> None:
         began = time.monotonic()
         try:
-            self.answers[number] = self.client.call(timeout=self.timeout).double(number)
+            self.answers[number] = client.call(timeout=self.timeout).double(number)
         except Exception as error:
             self.errors[number] = error
         else:

@@ -26,7 +26,9 @@ class Proxy:
     :ivar accepted: how many connections have come so far.
     :ivar delay: seconds by which all bytes are held up, either way.
     :ivar rate: bytes a second that each connection takes, either way; None: as many as there are.
-    :ivar cut_at: resets a connection when so many bytes have gone, the sum of both ways; None: never.
+    :ivar relayed: bytes that have gone so far, either way and over all connections.
+    :ivar cut_at: the number of such bytes after which the connection that carries them is reset, in the middle of
+        whatever it is; once, it is None again then.
     """
 
     def __init__(self, target: int) -> None:
@@ -34,6 +36,7 @@ class Proxy:
         self.accepted = 0
         self.delay = 0.0
         self.rate: float | None = None
+        self.relayed = 0
         self.cut_at: int | None = None
         [self.port] = free_ports(1)
         self._links: set[Link] = set()
@@ -67,10 +70,11 @@ class Proxy:
             self._server.close()
             self._server = None
 
-    def drop(self, direction: str) -> None:
-        """Lose all further bytes of a direction, of the connections that there are now: they stay open for good."""
+    def drop(self, *directions: str) -> None:
+        """Lose all that goes in these directions, the end of a connection included, of the connections that there are
+        now: whom it does not reach believes in them for good."""
         for link in self._links:
-            link.dropped.add(direction)
+            link.dropped.update(directions)
 
     def reset(self) -> None:
         """End the connections that there are now, as a router that forgot them would."""
@@ -102,18 +106,19 @@ class Link:
     def __init__(self, proxy: Proxy, inside: socket.socket, outside: socket.socket) -> None:
         self.dropped: set[str] = set()
         self._proxy = proxy
-        self._relayed = 0
         self._sockets = (inside, outside)
 
     def run(self) -> None:
-        """Relay until one side ends."""
+        """Relay until one side ends, and the other can see that."""
         inside, outside = self._sockets
         pumps = [
-            gevent.spawn(self._pump, inside, outside, TO_BROKER),
-            gevent.spawn(self._pump, outside, inside, FROM_BROKER),
+            gevent.spawn(self._pump, inside, outside, TO_BROKER, FROM_BROKER),
+            gevent.spawn(self._pump, outside, inside, FROM_BROKER, TO_BROKER),
         ]
         try:
-            gevent.wait(pumps, count=1)
+            for pump in gevent.iwait(pumps):
+                if pump.value not in self.dropped:
+                    break
         finally:
             gevent.killall(pumps)
             for each in self._sockets:
@@ -128,18 +133,29 @@ class Link:
             except OSError:
                 pass
 
-    def _pump(self, source: socket.socket, sink: socket.socket, direction: str) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, direction: str, opposite: str) -> str:
+        """Relay one direction until one side ends; gives the direction in which the news of that goes."""
         proxy = self._proxy
-        try:
-            # A slow link has small buffers: what is read here is no longer the sender's to worry about.
-            while data := source.recv(65536 if proxy.rate is None else 1024):
-                gevent.sleep(proxy.delay + (0 if proxy.rate is None else len(data) / proxy.rate))
-                if direction in self.dropped:
-                    continue
-                room = None if proxy.cut_at is None else max(0, proxy.cut_at - self._relayed)
-                sink.sendall(data[:room])
-                self._relayed += len(data[:room])
-                if room is not None and len(data) >= room:
-                    self.reset()
-        except OSError:
-            return
+        while True:
+            try:
+                # A slow link has small buffers: what is read here is no longer the sender's to worry about.
+                data = source.recv(65536 if proxy.rate is None else 1024)
+            except OSError:
+                return direction
+            if not data:
+                return direction
+            gevent.sleep(proxy.delay + (0 if proxy.rate is None else len(data) / proxy.rate))
+            if direction in self.dropped:
+                continue
+            cut = proxy.cut_at is not None and proxy.cut_at <= proxy.relayed + len(data)
+            if cut:
+                data = data[: max(0, proxy.cut_at - proxy.relayed)]
+                proxy.cut_at = None
+            proxy.relayed += len(data)
+            try:
+                sink.sendall(data)
+            except OSError:
+                if opposite not in self.dropped:
+                    return opposite
+            if cut:
+                self.reset()

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from amphora import AmqpRpcClient, AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer, Unroutable, WrongRequest
+from amphora import AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer, Unroutable, WrongRequest
 from amphora.amqp import Connection, Message
 from amphora.dispatch import FunctionTable
 from amphora.introspection import describe_server
@@ -44,26 +44,20 @@ def described(*functions):
 
 
 @pytest.fixture
-def started(rabbit, vhost):
-    """Makes servers and clients in a virtual host of their own; stops them at the end."""
-    made = []
-
-    def make(kind, service, **options):
-        one = kind(service, **{'amqp_url': rabbit.url_of(vhost), **options})
-        made.append(one)
-        one.serve()
-        if isinstance(one, AmqpRpcServer):
-            assert one.wait_ready(LIMIT)
-        return one
-
-    yield make
-    for one in reversed(made):
-        one.stop()
+def amqp_url(rabbit, vhost):
+    """Of a virtual host of the test's own, where nobody else answers."""
+    return rabbit.url_of(vhost)
 
 
 @pytest.fixture
-def asking(started):
-    return started(AmqpRpcFanoutClient, 'amphora', timeout=LIMIT)
+def numbers(serving):
+    """Makes servers of a service with that name."""
+    return functools.partial(serving, service='numbers')
+
+
+@pytest.fixture
+def asking(client):
+    return client(kind=AmqpRpcFanoutClient, service='amphora')
 
 
 def test_signatures_and_the_first_lines_of_docstrings():
@@ -91,8 +85,8 @@ def test_a_default_of_any_size_is_shortened():
 
 
 @pytest.mark.parametrize(('kind', 'fanout'), [(AmqpRpcServer, False), (AmqpRpcFanoutServer, True)])
-def test_a_server_describes_itself(started, asking, kind, fanout):
-    server = started(kind, 'numbers')
+def test_a_server_describes_itself(numbers, asking, kind, fanout):
+    server = numbers(kind=kind)
     server.add_function(add, name='plus')
 
     assert asking.call.describe() == {
@@ -105,15 +99,15 @@ def test_a_server_describes_itself(started, asking, kind, fanout):
     }
 
 
-def test_nothing_else_can_be_called(started, asking):
-    started(AmqpRpcServer, 'numbers').add_function(add)
+def test_nothing_else_can_be_called(numbers, asking):
+    numbers().add_function(add)
 
     with pytest.raises(WrongRequest):
         asking.call.add(1)
 
 
-def test_a_server_that_has_stopped_leaves_no_queue_and_may_serve_again(started, asking, rabbit, vhost):
-    server = started(AmqpRpcServer, 'numbers')
+def test_a_server_that_has_stopped_leaves_no_queue_and_may_serve_again(numbers, asking, rabbit, vhost):
+    server = numbers()
     assert f'rpc_amphora_{server.uuid}_request' in rabbit.list_queues(vhost)
 
     server.stop()
@@ -126,24 +120,24 @@ def test_a_server_that_has_stopped_leaves_no_queue_and_may_serve_again(started, 
     assert asking.call.describe()['uuid'] == server.uuid
 
 
-def test_it_can_be_switched_off(started, asking, rabbit, vhost):
-    server = started(AmqpRpcServer, 'numbers', introspection=False)
+def test_it_can_be_switched_off(numbers, asking, rabbit, vhost):
+    server = numbers(introspection=False)
 
     with pytest.raises(Unroutable):
         asking.call.describe()
     assert f'rpc_amphora_{server.uuid}_request' not in rabbit.list_queues(vhost)
 
 
-def test_it_comes_back_after_the_connection_was_lost(started, asking, rabbit, vhost):
-    server = started(AmqpRpcServer, 'numbers')
+def test_it_comes_back_after_the_connection_was_lost(numbers, asking, rabbit, vhost):
+    server = numbers()
 
     rabbit.ctl('close_all_connections', '--vhost', vhost, 'tested')
 
     assert eventually(lambda: asking.call.describe()['uuid'] == server.uuid, LIMIT)
 
 
-def test_requests_that_make_no_sense_are_passed_over(started, asking, rabbit, vhost):
-    server = started(AmqpRpcServer, 'numbers')
+def test_requests_that_make_no_sense_are_passed_over(numbers, asking, rabbit, vhost):
+    server = numbers()
     with Connection.from_url(rabbit.url_of(vhost)) as connection:
         channel = connection.channel()
         channel.basic.publish(Message(b'what?'), 'rpc_amphora_request')
@@ -156,34 +150,34 @@ def test_requests_that_make_no_sense_are_passed_over(started, asking, rabbit, vh
     assert asking.call.describe()['uuid'] == server.uuid
 
 
-def test_a_server_works_where_the_broker_does_not_allow_it(started, asking, rabbit, vhost):
+def test_a_server_works_where_the_broker_does_not_allow_it(numbers, client, asking, rabbit, vhost):
     rabbit.ctl('add_user', 'narrow', 'word')
     try:
         rabbit.ctl('set_permissions', '-p', vhost, 'narrow', *(['^rpc_numbers_'] * 3))
         url = rabbit.url_of(vhost).replace('guest:guest', 'narrow:word')
-        server = started(AmqpRpcServer, 'numbers', amqp_url=url)
+        server = numbers(amqp_url=url)
         server.add_function(add)
-        client = started(AmqpRpcClient, 'numbers', amqp_url=url, timeout=LIMIT)
+        calling = client(service='numbers', amqp_url=url)
 
-        assert client.call.add(2) == 3
+        assert calling.call.add(2) == 3
         with pytest.raises(Unroutable):
             asking.call.describe()
-        client.stop()
+        calling.stop()
         server.stop()
     finally:
         rabbit.ctl('delete_user', 'narrow')
 
 
-def test_its_requests_are_not_the_services(started, asking):
-    server = started(AmqpRpcServer, 'numbers')
+def test_its_requests_are_not_the_services(numbers, client, asking):
+    server = numbers()
     server.add_function(add)
-    client = started(AmqpRpcClient, 'numbers', timeout=LIMIT)
-    client.defer.add(1)
+    calling = client(service='numbers')
+    calling.defer.add(1)
     asking.call.describe()
 
     assert server.receive_from_queue('numbers', max_calls=1, timeout=LIMIT, block=False) is None
     asking.call.describe()
-    assert client.call.add(2) == 3
+    assert calling.call.add(2) == 3
 
 
 @pytest.mark.parametrize('kind', [AmqpRpcServer, AmqpRpcFanoutServer])

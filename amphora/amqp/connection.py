@@ -43,6 +43,7 @@ from amphora.amqp.listeners import tell
 from amphora.amqp.options import connection_options
 from amphora.amqp.transport import TlsEngine, TlsTransport, Transport
 from amphora.amqp.url import AmqpUrl
+from amphora.checks import check_host
 from amphora.errors import WrongThread
 
 logger = logging.getLogger('amphora.amqp')
@@ -126,6 +127,7 @@ class Connection:
     ) -> None:
         if frame_max < frames.FRAME_MIN_SIZE:
             raise ValueError('frame_max must be at least %d, not %r' % (frames.FRAME_MIN_SIZE, frame_max))
+        check_host(host, 'host')
         if ssl is True:
             ssl = ssl_module.create_default_context()
         self.host = host
@@ -237,7 +239,9 @@ class Connection:
         try:
             start = self._wait_for(commands.Connection.Start)
         except Closed as error:
-            raise ConnectionFailed('%s:%d is no AMQP 0-9-1 broker: %s' % (self.host, self.port, error)) from error
+            raise ConnectionFailed(
+                '%s:%d is no AMQP 0-9-1 broker, or wants TLS: %s' % (self.host, self.port, error)
+            ) from error
         if (start.version_major, start.version_minor) != (0, 9):
             raise ConnectionFailed(
                 'the broker speaks AMQP %d-%d, not 0-9-1' % (start.version_major, start.version_minor)
@@ -256,9 +260,10 @@ class Connection:
         try:
             tune = self._answer.get()
         except ConnectionFailed as error:
-            if self.error is None:  # our own timeout: the socket is still there
+            # Our own timeout, with the socket still there; or a fault of the network: this broker would have said that
+            # it refuses the login (https://www.rabbitmq.com/docs/auth-notification). An older one just hangs up.
+            if self.error is None or self._can('authentication_failure_close'):
                 raise
-            # A broker that ignores authentication_failure_close just hangs up.
             raise LoginRefused(
                 'the broker hung up during login, most likely because it refuses the user or password'
             ) from error
@@ -268,6 +273,10 @@ class Connection:
         self._expect(commands.Connection.OpenOk)
         self._say(commands.Connection.Open, virtual_host=self.vhost)
         self._answer.get()
+
+    def _can(self, capability: str) -> bool:
+        capabilities = self.server_properties.get('capabilities')
+        return isinstance(capabilities, dict) and capabilities.get(capability) is True
 
     def _tune(self, tune: Any) -> None:
         if tune.frame_max and tune.frame_max < frames.FRAME_MIN_SIZE:
@@ -445,6 +454,10 @@ class Connection:
 
     def _refuse(self, error: Closed) -> Closed:
         """The broker broke the protocol: tell it so, and end."""
+        if self._expected == (commands.Connection.Start,):
+            # This is nobody who speaks AMQP. Whoever connects is told, again and again while it goes on.
+            self._end(error)
+            return error
         logger.error('%r: protocol error: %s', self, error)
         self._say(
             commands.Connection.Close,

@@ -147,15 +147,22 @@ def _split(rest: str) -> tuple[str, str, str]:
 def _decoded(text: str, what: str) -> str:
     if re.search('%(?![0-9A-Fa-f]{2})', text):
         raise ValueError(f"a '%' in the {what} of an AMQP URI that is not followed by two hex digits; write it as %25")
+    decoded = _percent_decoded(text)
+    if decoded is None:
+        raise ValueError(f'the {what} of an AMQP URI is not UTF-8 once it is percent-decoded')
+    if '\0' in decoded:
+        # It separates user and password in SASL PLAIN (RFC 4616).
+        raise ValueError(f'the {what} of an AMQP URI must not contain a NUL')
+    return decoded
+
+
+def _percent_decoded(text: str) -> str | None:
+    # Not by an exception that becomes another's context: it would hold the text.
     try:
         decoded = unquote(text, errors='strict')
         decoded.encode()
     except UnicodeError:
-        # Without the cause, which holds the text.
-        raise ValueError(f'the {what} of an AMQP URI is not UTF-8 once it is percent-decoded') from None
-    if '\0' in decoded:
-        # It separates user and password in SASL PLAIN (RFC 4616).
-        raise ValueError(f'the {what} of an AMQP URI must not contain a NUL')
+        return None
     return decoded
 
 
@@ -176,6 +183,9 @@ def _host_and_port(text: str, default_port: int) -> tuple[str, int]:
         if ':' in port:
             raise ValueError("more than one ':' in the host of an AMQP URI; an IPv6 address goes in brackets: [::1]")
         host = _decoded(host, 'host')
+        if '@' in host or '/' in host:
+            # Most likely all of the URI was encoded. A host is shown everywhere.
+            raise ValueError("the host of an AMQP URI has an encoded '@' or '/' in it")
     if not port:
         return host, default_port
     if not (port.isascii() and port.isdecimal()):

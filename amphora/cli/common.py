@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -84,7 +85,7 @@ class Command(click.Command):
             raise
         except Exception as error:
             if is_debug(ctx):
-                traceback.print_exc()
+                click.echo(without_login(traceback.format_exc()), nl=False, err=True)
             raise Failure(explain(error), exit_code_of(error)) from error
 
 
@@ -166,6 +167,12 @@ def plain(text: str) -> str:
     )
 
 
+def without_login(text: str) -> str:
+    """Text without the users and passwords of URLs in it: what was typed in the wrong place is echoed as an argument
+    that makes no sense, and stderr is kept by whoever runs the command."""
+    return re.sub(r'://\S*@', '://***@', text)
+
+
 def say(message: str) -> None:
     """One line on stderr."""
-    click.echo('amphora: ' + plain(message), err=True)
+    click.echo('amphora: ' + plain(without_login(message)), err=True)

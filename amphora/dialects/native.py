@@ -2,7 +2,8 @@
 
 A request names itself by ``message_id`` and where its answer goes by ``reply_to``, a routing key of the response
 exchange; the body is the serializer's. Additions: ``correlation_id``, ``content_type``, ``timestamp``, and
-``expiration``, which the publisher fills in.
+``expiration``, which the publisher fills in. What is labelled as something else than the serializer reads is refused;
+what bears no label, as a 0.1.3 peer's, is taken for what the serializer reads.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from amphora.dialects.base import Dialect, Encoded
 from amphora.envelope import Address, Reply, Request
 from amphora.errors import AmphoraError, WrongRequest, WrongResult
 from amphora.serializer import AbstractRpcSerializer, check_serializer
+
+# Encodings of a body that leave it as it is; the last two are what other Python clients say of text and of bytes.
+_PLAIN_ENCODINGS = frozenset(('', 'identity', 'utf-8', 'binary'))
 
 
 def request_exchange(service: str) -> str:
@@ -59,9 +63,9 @@ class Native(Dialect):
         self._response_exchange = response_exchange(service)
         self._serializer = serializer
         self._common: dict[str, Any] = {'delivery_mode': delivery_mode}
-        content_type = getattr(serializer, 'content_type', None)  # a serializer of 0.1.3's days has none
-        if content_type:
-            self._common['content_type'] = content_type
+        self._content_type: str = getattr(serializer, 'content_type', None) or ''  # in 0.1.3's days they had none
+        if self._content_type:
+            self._common['content_type'] = self._content_type
 
     def encode_request(self, request: Request, routing_key: str) -> Encoded:
         """See `Dialect`."""
@@ -80,6 +84,9 @@ class Native(Dialect):
 
     def decode_request(self, properties: Mapping[str, Any], body: bytes) -> Request:
         """See `Dialect`."""
+        misfit = self._misfit(properties)
+        if misfit is not None:
+            raise WrongRequest(misfit)
         try:
             function, args, kwargs = self._serializer.deserialize_call(body)
         except WrongRequest:
@@ -91,7 +98,10 @@ class Native(Dialect):
 
     def return_address(self, properties: Mapping[str, Any]) -> tuple[str | None, str | None]:
         """See `Dialect`."""
-        return properties.get('message_id'), properties.get('reply_to')
+        reply_to = properties.get('reply_to')
+        if reply_to is not None and not reply_to.isascii() and not _is_utf_8(reply_to):
+            reply_to = None  # bytes that are no routing key: there is no such client
+        return properties.get('message_id'), reply_to
 
     def encode_reply(self, reply: Reply, reply_to: str) -> Encoded:
         """See `Dialect`."""
@@ -109,6 +119,9 @@ class Native(Dialect):
 
     def decode_reply(self, properties: Mapping[str, Any], body: bytes) -> Any:
         """See `Dialect`."""
+        misfit = self._misfit(properties)
+        if misfit is not None:
+            raise WrongResult(misfit)
         try:
             return self._serializer.deserialize_result(body)
         except AmphoraError:
@@ -116,3 +129,26 @@ class Native(Dialect):
         except Exception as error:
             # A user's own serializer may stumble over a reply in any way.
             raise WrongResult('%s: %s' % (type(error).__name__, error)) from error
+
+    def _misfit(self, properties: Mapping[str, Any]) -> str | None:
+        """Why the serializer must not read a body that is labelled so; None: it may."""
+        encoding = properties.get('content_encoding')
+        if encoding is not None and encoding.lower() not in _PLAIN_ENCODINGS:
+            return 'the content encoding of the body is %.100r, and no encoding is understood' % encoding
+        given, mine = properties.get('content_type'), self._content_type
+        if not given or not mine or given == mine or _media_type(given) == _media_type(mine):
+            return None
+        return 'the content type of the body is %.100r, and %r is understood' % (given, mine)
+
+
+def _media_type(content_type: str) -> str:
+    """A content type without its parameters, such as ``charset``."""
+    return content_type.partition(';')[0].strip().lower()
+
+
+def _is_utf_8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

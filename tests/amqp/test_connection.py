@@ -190,6 +190,14 @@ def test_a_broker_that_just_hangs_up_at_login_is_understood_as_a_refused_login()
         broker.connect()
 
 
+def test_a_connection_lost_at_login_is_no_refused_login_when_the_broker_would_have_said_so() -> None:
+    def script(peer: Peer) -> None:
+        peer.greet(server_properties={'capabilities': {'authentication_failure_close': True}})
+
+    with ScriptedBroker(script) as broker, pytest.raises(ConnectionFailed, match='was lost'):
+        broker.connect()
+
+
 def test_a_broker_that_asks_for_more_than_the_mechanism_has_is_refused() -> None:
     def script(peer: Peer) -> None:
         peer.greet()

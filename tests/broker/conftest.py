@@ -48,40 +48,43 @@ def channel(connect: Callable[..., Connection]) -> Channel:
 
 
 @pytest.fixture
-def queue(channel: Channel, service: str) -> Iterator[Callable[..., str]]:
-    """Declares queues of the test's own and deletes them afterwards."""
-    names = []
+def declared(channel: Channel) -> Iterator[Callable[[str, str], str]]:
+    """Remembers the names of queues and exchanges (`kind`, as the channel calls it), to delete them after the test."""
+    made = []
 
-    def declare(label: str = 'queue', on: Channel | None = None, **options: object) -> str:
-        name = '%s.%s' % (service, label)
-        arguments = options.pop('arguments', {})
-        (on or channel).queue.declare(name, arguments=arguments, **options)
-        names.append(name)
+    def remember(kind: str, name: str) -> str:
+        made.append((kind, name))
         return name
 
-    yield declare
+    yield remember
     if not channel.connection.closed:
         with channel.connection.channel() as closing:
-            for name in names:
-                closing.queue.delete(name)
+            for kind, name in made:
+                getattr(closing, kind).delete(name)
 
 
 @pytest.fixture
-def exchange(channel: Channel, service: str) -> Iterator[Callable[..., str]]:
-    """Declares exchanges of the test's own and deletes them afterwards."""
-    names = []
+def queue(channel: Channel, service: str, declared: Callable[[str, str], str]) -> Callable[..., str]:
+    """Declares queues of the test's own."""
+
+    def declare(label: str = 'queue', on: Channel | None = None, **options: object) -> str:
+        name = '%s.%s' % (service, label)
+        (on or channel).queue.declare(name, **options)
+        return declared('queue', name)
+
+    return declare
+
+
+@pytest.fixture
+def exchange(channel: Channel, service: str, declared: Callable[[str, str], str]) -> Callable[..., str]:
+    """Declares exchanges of the test's own."""
 
     def declare(kind: str = 'direct', label: str = 'exchange', **options: object) -> str:
         name = '%s.%s' % (service, label)
         channel.exchange.declare(name, kind, **options)
-        names.append(name)
-        return name
+        return declared('exchange', name)
 
-    yield declare
-    if not channel.connection.closed:
-        with channel.connection.channel() as closing:
-            for name in names:
-                closing.exchange.delete(name)
+    return declare
 
 
 @pytest.fixture

@@ -1,13 +1,18 @@
 """The command line as a user has it: processes, what they print, and what they end with."""
 
+import fcntl
 import os
+import pty
+import re
 import signal
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import gevent
+import gevent.os
 import pytest
 from gevent import subprocess
 
@@ -121,6 +126,83 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     yield make
     for process in started:
         process.kill()
+
+
+def own_terminal() -> None:
+    """Make standard input the terminal of a session of one's own: only so does Ctrl-C become a signal."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+class Terminal:
+    """A terminal in which ``amphora`` runs; `shown` is what it shows, without what only moves the cursor."""
+
+    def __init__(self, args: tuple[str, ...], cwd: Path, **more: str) -> None:
+        self._text = ''
+        self._master, slave = pty.openpty()
+        try:
+            self._process = subprocess.Popen(
+                [*AMPHORA, *args],
+                cwd=cwd,
+                env=environ(TERM='dumb', INPUTRC='/dev/null', **more),
+                stdin=slave,
+                stdout=slave,
+                stderr=slave,
+                preexec_fn=own_terminal,
+            )
+        finally:
+            os.close(slave)
+        gevent.os.make_nonblocking(self._master)
+        self._reader = gevent.spawn(self._read)
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = gevent.os.nb_read(self._master, 65536)
+            except OSError:  # how a terminal says that everybody has left
+                return
+            if not data:
+                return
+            self._text += data.decode()
+
+    @property
+    def shown(self) -> str:
+        return re.sub(r'\x1b\[\??[\d;]*[a-zA-Z]|\x07|\r', '', self._text)
+
+    def type(self, text: str) -> None:
+        gevent.os.nb_write(self._master, text.encode())
+
+    def wait_shown(self, text: str) -> None:
+        """Wait for text, and forget everything up to its end."""
+        eventually(lambda: text in self.shown, LIMIT)
+        self._text = self.shown.partition(text)[2]
+
+    def wait(self) -> int:
+        """Wait for the command's end; the exit status."""
+        status = self._process.wait(timeout=LIMIT)
+        self._reader.join(timeout=LIMIT)
+        return status
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._reader.kill()
+        os.close(self._master)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path, amqp_url: str) -> Iterator[Callable[..., Terminal]]:
+    """Runs ``amphora`` with arguments in a terminal of 80 columns, where it finds the run's broker."""
+    opened: list[Terminal] = []
+
+    def make(*args: str) -> Terminal:
+        opened.append(Terminal(args, tmp_path, AMPHORA_AMQP_URL=amqp_url))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.close()
 
 
 def is_alive(pid: int) -> bool:

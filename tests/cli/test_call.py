@@ -1,9 +1,11 @@
 """amphora call: arguments from a shell, results and failures as exit codes."""
 
+from functools import partial
+
 import pytest
 from gevent import subprocess
 
-from amphora import AmqpRpcFanoutServer, AmqpRpcServer, RpcMsgPackSerializer
+from amphora import AmqpRpcFanoutServer, RpcMsgPackSerializer
 from tests.cli.conftest import AMPHORA, Run, environ
 
 
@@ -24,23 +26,9 @@ def is_bytes(value):
 
 
 @pytest.fixture
-def serving(amqp_url, service):
-    """Makes servers of the test's service."""
-    servers = []
-
-    def make(kind=AmqpRpcServer, **options):
-        server = kind(service, amqp_url=amqp_url, **options)
-        for function in (echo, fail, nothing, is_bytes):
-            server.add_function(function)
-        server.add_function(echo, name='dotted.name')
-        server.serve()
-        assert server.wait_ready(10)
-        servers.append(server)
-        return server
-
-    yield make
-    for server in servers:
-        server.stop()
+def serving(serving):
+    """Makes servers of the test's service, with the functions of this file."""
+    return partial(serving, echo, fail, nothing, is_bytes, named={'dotted.name': echo})
 
 
 @pytest.fixture
@@ -146,8 +134,8 @@ def test_wrong_usage_ends_with_two(run: Run, given, said):
 
 
 def test_fanout_servers_are_called_with_fanout(serving, call):
-    serving(AmqpRpcFanoutServer)
-    serving(AmqpRpcFanoutServer)
+    serving(kind=AmqpRpcFanoutServer)
+    serving(kind=AmqpRpcFanoutServer)
 
     assert call('echo', '1', '--fanout') == (0, '[[1],{}]\n', '')
 

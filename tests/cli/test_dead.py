@@ -1,21 +1,16 @@
 """amphora dead: the requests that were set aside, to look at, to send back, or to drop."""
 
 import json
-import os
-import pty
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-import gevent
 import pytest
-from gevent import subprocess
-from gevent.os import make_nonblocking, nb_read
 
 from amphora import RpcJsonSerializer, RpcMsgPackSerializer
 from amphora.amqp import Connection, Message
 from amphora.dead_letters import DELIVERIES, DELIVERY_COUNT, TIME, bury, dead_queue
 from amphora.testing import running_broker
-from tests.cli.conftest import AMPHORA, COMMAND_LIMIT, LIMIT, Run, environ
+from tests.cli.conftest import LIMIT, Run, Terminal
 from tests.parties import Server
 from tests.proxy import Proxy
 from tests.waiting import eventually
@@ -245,15 +240,16 @@ def test_single_letters_can_be_looked_at_wherever_they_are(dead: Run, graveyard:
     assert ids_of(stdout) == ['7', '105']
 
 
-def test_ids_fit_a_narrow_terminal(graveyard: Graveyard, amqp_url: str, service: str):
+def test_ids_fit_a_narrow_terminal(terminal: Callable[..., Terminal], graveyard: Graveyard, service: str):
     id = '2b0f9e0c-7a52-4f0f-9b39-1d0c3c1ad1a7'
     graveyard.add(id, 'a.function.whose.name.is.not.among.the.shorter.ones', reason='It was so. ' * 20)
 
-    terminal = Terminal('dead', service, AMPHORA_AMQP_URL=amqp_url, COLUMNS='80')
+    command = terminal('dead', service)
 
-    assert terminal.wait() == 0
-    assert id in terminal.text
-    assert 'among' in re.sub(r'\s+', '', terminal.text)
+    assert command.wait() == 0
+    table = [line for line in command.shown.splitlines() if not line.startswith('reason')]
+    assert id in ''.join(table)
+    assert max(map(len, table)) <= 80
 
 
 def test_without_dead_letters_it_says_so_and_all_is_well(dead: Run, graveyard: Graveyard, service: str):
@@ -452,62 +448,29 @@ def test_dropping_some_keeps_the_others(dead: Run, any_graveyard: Graveyard):
     assert any_graveyard.ids() == ['3', '4']
 
 
-class Terminal:
-    """``amphora`` with arguments in a terminal; `text` is what that shows."""
-
-    def __init__(self, *args: str, **more: str) -> None:
-        self._ours, theirs = pty.openpty()
-        make_nonblocking(self._ours)
-        self.text = ''
-        self._process = subprocess.Popen(
-            [*AMPHORA, *args], env=environ(TERM='xterm', **more), stdin=theirs, stdout=theirs, stderr=theirs
-        )
-        os.close(theirs)
-        self._reader = gevent.spawn(self._read)
-
-    def _read(self) -> None:
-        while True:
-            try:
-                self.text += nb_read(self._ours, 4096).decode()
-            except OSError:  # nobody has the other side open any more
-                return
-
-    def wait_for(self, words: str) -> None:
-        eventually(lambda: words in self.text, LIMIT)
-
-    def type(self, keys: str) -> None:
-        os.write(self._ours, keys.encode())
-
-    def wait(self) -> int:
-        """Wait for its end; the exit status."""
-        status = self._process.wait(timeout=COMMAND_LIMIT)
-        self._reader.join(timeout=LIMIT)
-        os.close(self._ours)
-        return status
-
-
-def test_in_a_terminal_dropping_asks_first(graveyard: Graveyard, amqp_url: str, service: str):
+def test_in_a_terminal_dropping_asks_first(terminal: Callable[..., Terminal], graveyard: Graveyard, service: str):
     for id in ('one', 'two'):
         graveyard.add(id)
 
-    for answer, status, left in (('n\n', 1, 2), ('\x04', 130, 2), ('y\n', 0, 0)):
-        terminal = Terminal('dead', service, '--drop', AMPHORA_AMQP_URL=amqp_url)
-        terminal.wait_for(f'Drop 2 dead letters of {service} for good? [y/N]: ')
-        terminal.type(answer)
+    for answer, status, left in (('n\n', 1, 2), ('\x03', 130, 2), ('\x04', 130, 2), ('y\n', 0, 0)):
+        command = terminal('dead', service, '--drop')
+        command.wait_shown(f'Drop 2 dead letters of {service} for good? [y/N]: ')
+        command.type(answer)
 
-        assert terminal.wait() == status
+        assert command.wait() == status
         assert graveyard.count() == left
 
 
-def test_the_question_names_the_ids(graveyard: Graveyard, amqp_url: str, service: str):
-    graveyard.add('one')
+def test_the_question_names_the_ids(terminal: Callable[..., Terminal], graveyard: Graveyard, service: str):
+    for id in ('one', 'two', 'three'):
+        graveyard.add(id)
 
-    terminal = Terminal('dead', service, '--drop', '--id', 'one', AMPHORA_AMQP_URL=amqp_url)
-    terminal.wait_for('with the ids one for good?')
-    terminal.type('y\n')
+    command = terminal('dead', service, '--drop', '--id', 'one', '--id', 'three')
+    command.wait_shown(f'Drop the dead letters of {service} with the ids one, three for good? [y/N]: ')
+    command.type('y\n')
 
-    assert terminal.wait() == 0
-    assert graveyard.count() == 0
+    assert command.wait() == 0
+    assert graveyard.ids() == ['two']
 
 
 # -- usage -------------------------------------------------------------------------------------------------------------
@@ -531,11 +494,10 @@ def test_wrong_usage_is_told_before_anything_is_done(run: Run, args: list[str], 
 
 
 def test_what_a_server_has_set_aside_runs_when_it_is_sent_back(
-    dead: Run, server: Server, connection: Connection, service: str
+    dead: Run, serving: Server, connection: Connection, service: str
 ):
     noted = []
-    serving = server(named={'note': noted.append})
-    assert serving.wait_ready(LIMIT)
+    serving(named={'note': noted.append})
     request = Message(
         RpcJsonSerializer.serialize_call('note', ('this',), {}),
         message_id='one',
@@ -562,11 +524,10 @@ def test_what_a_server_has_set_aside_runs_when_it_is_sent_back(
     ],
 )
 def test_a_server_makes_a_queue_that_may_be_looked_at_for_ever(
-    server: Server, connection: Connection, service: str, rabbit, queue_type: str | None, arguments: dict[str, object]
+    serving: Server, connection: Connection, service: str, rabbit, queue_type: str | None, arguments: dict[str, object]
 ):
     # A quorum queue counts each look, and RabbitMQ 4 drops what was looked at 20 times unless the queue says otherwise.
-    serving = server(max, queue_type=queue_type)
-    assert serving.wait_ready(LIMIT)
+    serving(max, queue_type=queue_type)
     request = Message(b'', message_id='one', reply_to='somebody', headers={DELIVERIES: 5})
     with connection.channel() as channel:
         channel.basic.publish(request, f'rpc_{service}_request', '')

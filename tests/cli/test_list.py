@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from amphora import AmqpRpcFanoutServer, AmqpRpcServer
+from amphora import AmqpRpcFanoutServer
 from amphora.amqp import Connection
 from tests.cli.conftest import Run
 
@@ -24,39 +24,20 @@ def quiet(*args, **kwargs):
 
 
 @pytest.fixture
-def url(rabbit, vhost):
+def amqp_url(rabbit, vhost):
     """Of a virtual host where nobody else answers."""
     return rabbit.url_of(vhost)
-
-
-@pytest.fixture
-def serving(url):
-    """Makes servers."""
-    servers = []
-
-    def make(service, *functions, kind=AmqpRpcServer, **options):
-        server = kind(service, amqp_url=url, **options)
-        for function in functions:
-            server.add_function(function)
-        server.serve()
-        assert server.wait_ready(10)
-        servers.append(server)
-        return server
-
-    yield make
-    for server in servers:
-        server.stop()
 
 
 def line_of(server):
     return f'  server {server.uuid}  host {socket.gethostname()}  pid {os.getpid()}'
 
 
-def test_services_come_with_their_servers_and_functions(run: Run, serving, url):
-    numbers = serving('numbers', add, quiet)
-    news = serving('news', quiet, kind=AmqpRpcFanoutServer)
+def test_services_come_with_their_servers_and_functions(run: Run, serving, amqp_url):
+    numbers = serving(add, quiet, service='numbers')
+    news = serving(quiet, service='news', kind=AmqpRpcFanoutServer)
 
-    status, stdout, stderr = run('list', '--url', url)
+    status, stdout, stderr = run('list', '--url', amqp_url)
 
     assert (status, stderr) == (0, '')
     assert stdout.splitlines() == [
@@ -70,18 +51,18 @@ def test_services_come_with_their_servers_and_functions(run: Run, serving, url):
     ]
 
 
-def test_one_service_can_be_asked_for(run: Run, serving, url):
-    serving('numbers', add)
-    serving('news', quiet)
+def test_one_service_can_be_asked_for(run: Run, serving, amqp_url):
+    serving(add, service='numbers')
+    serving(quiet, service='news')
 
-    assert run('list', 'news', '--url', url).stdout.splitlines()[0] == 'news'
+    assert run('list', 'news', '--url', amqp_url).stdout.splitlines()[0] == 'news'
 
 
-def test_servers_that_differ_are_shown_to(run: Run, serving, url):
-    serving('numbers', add)
-    serving('numbers', add, quiet)
+def test_servers_that_differ_are_shown_to(run: Run, serving, amqp_url):
+    serving(add, service='numbers')
+    serving(add, quiet, service='numbers')
 
-    stdout = run('list', '--url', url).stdout
+    stdout = run('list', '--url', amqp_url).stdout
 
     assert stdout.count('  server ') == 2
     assert stdout.splitlines()[3:] == [
@@ -90,10 +71,10 @@ def test_servers_that_differ_are_shown_to(run: Run, serving, url):
     ]
 
 
-def test_json_holds_all_of_it(run: Run, serving, url):
-    server = serving('numbers', add)
+def test_json_holds_all_of_it(run: Run, serving, amqp_url):
+    server = serving(add, service='numbers')
 
-    assert json.loads(run('list', '--url', url, '--json').stdout) == [
+    assert json.loads(run('list', '--url', amqp_url, '--json').stdout) == [
         {
             'service': 'numbers',
             'uuid': server.uuid,
@@ -105,40 +86,40 @@ def test_json_holds_all_of_it(run: Run, serving, url):
     ]
 
 
-def test_what_a_terminal_would_obey_is_not_shown_to_it(run: Run, serving, url):
+def test_what_a_terminal_would_obey_is_not_shown_to_it(run: Run, serving, amqp_url):
     def trick():
         """\x1b]0;title\x07 words"""
 
-    serving('numbers', trick)
+    serving(trick, service='numbers')
 
-    assert run('list', '--url', url).stdout.splitlines()[2] == r'  trick()  \x1b]0;title\x07 words'
+    assert run('list', '--url', amqp_url).stdout.splitlines()[2] == r'  trick()  \x1b]0;title\x07 words'
 
 
-def test_where_nobody_has_ever_served_nobody_answers_and_nothing_is_left(run: Run, rabbit, vhost, url):
-    assert run('list', '--url', url) == (3, '', 'amphora: no server answered within 1 s\n')
+def test_where_nobody_has_ever_served_nobody_answers_and_nothing_is_left(run: Run, rabbit, vhost, amqp_url):
+    assert run('list', '--url', amqp_url) == (3, '', 'amphora: no server answered within 1 s\n')
     assert rabbit.list_queues(vhost) == {}
     assert 'rpc_' not in rabbit.ctl('list_exchanges', '-p', vhost, 'name')
 
 
-def test_a_service_that_nobody_serves_ends_with_three(run: Run, serving, url):
-    serving('numbers', add)
+def test_a_service_that_nobody_serves_ends_with_three(run: Run, serving, amqp_url):
+    serving(add, service='numbers')
 
-    assert run('list', 'missing', '--url', url, '--wait', '0.5') == (
+    assert run('list', 'missing', '--url', amqp_url, '--wait', '0.5') == (
         3,
         '',
         "amphora: no server of 'missing' answered within 0.5 s\n",
     )
 
 
-def test_a_server_without_introspection_is_not_listed(run: Run, serving, url):
-    serving('numbers', add, introspection=False)
+def test_a_server_without_introspection_is_not_listed(run: Run, serving, amqp_url):
+    serving(add, service='numbers', introspection=False)
 
-    assert run('list', '--url', url).status == 3
+    assert run('list', '--url', amqp_url).status == 3
 
 
-def test_servers_that_do_not_answer_and_answers_that_make_no_sense_are_passed_over(run: Run, serving, url):
-    serving('numbers', add)
-    with Connection.from_url(url) as connection:
+def test_servers_that_do_not_answer_and_answers_that_make_no_sense_are_passed_over(run: Run, serving, amqp_url):
+    serving(add, service='numbers')
+    with Connection.from_url(amqp_url) as connection:
         channel = connection.channel()
         dead, odd = (channel.queue.declare(exclusive=True).queue for _ in range(2))
         for queue in (dead, odd):
@@ -151,7 +132,7 @@ def test_servers_that_do_not_answer_and_answers_that_make_no_sense_are_passed_ov
 
         channel.basic.consume(odd, answer, no_ack=True)
 
-        status, stdout, stderr = run('list', '--url', url)
+        status, stdout, stderr = run('list', '--url', amqp_url)
 
     assert (status, stderr) == (0, '')
     assert stdout.count('  server ') == 1

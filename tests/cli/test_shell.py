@@ -1,20 +1,9 @@
 """amphora shell: a prompt on a terminal, with completion."""
 
-import fcntl
-import os
-import pty
-import re
-import termios
-
-import gevent
-import gevent.os
 import pytest
 from gevent import subprocess
-from gevent.event import Event
 
-from amphora import AmqpRpcServer
 from tests.cli.conftest import AMPHORA, LIMIT, Run, environ
-from tests.waiting import eventually
 
 
 def add(x, y):
@@ -22,93 +11,9 @@ def add(x, y):
 
 
 @pytest.fixture
-def served(amqp_url, service):
-    server = AmqpRpcServer(service, amqp_url=amqp_url)
-    server.add_function(add)
-    server.add_function(add, name='substantial')
-    server.add_function(add, name='send.sms')
-    over = Event()
-    server.add_function(over.wait, name='wait')
-    server.serve()
-    assert server.wait_ready(10)
-    yield service
-    over.set()
-    server.stop()
-
-
-def own_terminal():
-    """Make standard input the terminal of a session of one's own: only so does Ctrl-C become a signal."""
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-class Terminal:
-    """A terminal in which ``amphora`` runs; `shown` is what it shows, without what only moves the cursor."""
-
-    def __init__(self, args, cwd, **more):
-        self._text = ''
-        self._master, slave = pty.openpty()
-        try:
-            self._process = subprocess.Popen(
-                [*AMPHORA, *args],
-                cwd=cwd,
-                env=environ(TERM='dumb', INPUTRC='/dev/null', **more),
-                stdin=slave,
-                stdout=slave,
-                stderr=slave,
-                preexec_fn=own_terminal,
-            )
-        finally:
-            os.close(slave)
-        gevent.os.make_nonblocking(self._master)
-        self._reader = gevent.spawn(self._read)
-
-    def _read(self):
-        while True:
-            try:
-                data = gevent.os.nb_read(self._master, 65536)
-            except OSError:  # how a terminal says that everybody has left
-                return
-            if not data:
-                return
-            self._text += data.decode()
-
-    @property
-    def shown(self):
-        return re.sub(r'\x1b\[\??[\d;]*[a-zA-Z]|\x07|\r', '', self._text)
-
-    def type(self, text):
-        gevent.os.nb_write(self._master, text.encode())
-
-    def wait_shown(self, text):
-        """Wait for text, and forget everything up to its end."""
-        eventually(lambda: text in self.shown, LIMIT)
-        self._text = self.shown.partition(text)[2]
-
-    def wait(self):
-        status = self._process.wait(timeout=LIMIT)
-        self._reader.join(timeout=LIMIT)
-        return status
-
-    def close(self):
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-        self._reader.kill()
-        os.close(self._master)
-
-
-@pytest.fixture
-def terminal(tmp_path, amqp_url):
-    opened = []
-
-    def make(*args):
-        opened.append(Terminal(args, tmp_path, AMPHORA_AMQP_URL=amqp_url))
-        return opened[-1]
-
-    yield make
-    for each in opened:
-        each.close()
+def served(serving, gate, service):
+    serving(add, gate.function(), named={'substantial': add, 'send.sms': add})
+    return service
 
 
 def test_calls_are_made_and_ctrl_d_ends_it(terminal, served):

@@ -36,24 +36,6 @@ def test_calls_go_on_while_the_broker_closes_all_connections_again_and_again(
     eventually(lambda: len(os.listdir('/proc/self/fd')) <= descriptors)
 
 
-@pytest.mark.row('3')
-def test_calls_go_on_while_connections_are_reset(
-    ledger_of: Ledgers, server: Server, client: Client, proxy: Proxy
-) -> None:
-    ledger = ledger_of(client(amqp_url=proxy.url))
-    server(ledger.double(), amqp_url=proxy.url)
-    stop = []
-    ledger.keep_calling(lambda: bool(stop), callers=50)
-
-    for _ in range(10):
-        ended = ledger.ended
-        eventually(lambda ended=ended: ledger.ended > ended + 50)
-        proxy.reset()
-    stop.append(True)
-
-    ledger.check()
-
-
 @pytest.mark.parametrize(
     'direction',
     [pytest.param(FROM_BROKER, marks=pytest.mark.row('4')), pytest.param(TO_BROKER, marks=pytest.mark.row('5'))],

@@ -21,26 +21,6 @@ def echo(value: Any) -> Any:
     return value
 
 
-@pytest.fixture
-def label(service: str) -> str:
-    """Of a queue of the test's own."""
-    return f'{service}-extra'
-
-
-@pytest.fixture
-def queue(label: str) -> str:
-    """The full name of the queue of that label."""
-    return f'rpc_{label}_request'
-
-
-@pytest.fixture
-def calling(client: Client, label: str) -> AmqpRpcClient:
-    """A client that has created the queue."""
-    made = client()
-    made.create_new_request_queue(label)
-    return made
-
-
 def send(calling: AmqpRpcClient, label: str, count: int, function_name: str = 'echo') -> list[Any]:
     """Results of so many calls, which are in the queue when this returns."""
     caller = calling.defer(routing_key=label, wait_publish=True, function_name=function_name)

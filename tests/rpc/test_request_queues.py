@@ -14,16 +14,6 @@ from tests.rpc.peer import Peer, body_of
 from tests.waiting import eventually
 
 
-@pytest.fixture
-def label(service: str) -> str:
-    return f'{service}-label'
-
-
-@pytest.fixture
-def queue(label: str) -> str:
-    return f'rpc_{label}_request'
-
-
 def test_the_queue_is_named_after_its_label_and_bound_to_it(client: Client, peer: Peer, label: str, queue: str) -> None:
     calling = client()
 

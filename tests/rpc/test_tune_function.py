@@ -11,24 +11,6 @@ from tests.parties import Client, Server
 from tests.rpc.peer import Peer, body_of
 
 
-@pytest.fixture
-def label(service: str) -> str:
-    return f'{service}-12345'
-
-
-@pytest.fixture
-def queue(label: str) -> str:
-    return f'rpc_{label}_request'
-
-
-@pytest.fixture
-def calling(client: Client, label: str) -> AmqpRpcClient:
-    """A client that has created a queue of that label."""
-    made = client()
-    made.create_new_request_queue(label)
-    return made
-
-
 def test_the_tuning_function_chooses_the_routing_key(
     calling: AmqpRpcClient, peer: Peer, label: str, queue: str
 ) -> None:
