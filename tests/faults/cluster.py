@@ -68,5 +68,8 @@ class Cluster:
         gevent.joinall([gevent.spawn(node.start) for node in self.nodes if not node.is_running], raise_error=True)
 
     def close(self) -> None:
+        # Nobody needs what they hold, so none has to hand it over first.
+        for node in self.nodes:
+            node.kill()
         for node in reversed(self.nodes):
             node.close()

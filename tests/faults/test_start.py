@@ -85,7 +85,7 @@ def test_who_is_not_let_in_hears_so_at_once_and_gets_in_when_that_is_mended(
     serving.serve()
 
     # Calls are no reason to try more often.
-    while watch.seconds < (10 if full else 3):
+    while watch.seconds < (10 if full else 2):
         with pytest.raises(obstacle.error):
             calling.call.abs(-1)
         gevent.sleep(0.01)
