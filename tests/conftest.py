@@ -50,8 +50,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         'markers',
-        f'limit(seconds, full): how long the test may run, {DEFAULT_LIMIT} s unless given, and with --full; raises in '
-        'the test',
+        f'limit(seconds, full, fuzz): how long the test may run, {DEFAULT_LIMIT} s unless given, and with --full; with '
+        'fuzz=True longer by --fuzz-seconds; raises in the test',
     )
     config.addinivalue_line('markers', 'row(*rows): which faults, of those in tests/rows.py, the test is about')
     config.pluginmanager.register(Rows(config.getoption('--fault-table')), 'rows')
@@ -61,7 +61,8 @@ def limit_of(item: pytest.Item) -> float:
     marker = item.get_closest_marker('limit')
     if marker is None:
         return DEFAULT_LIMIT
-    return marker.kwargs['full'] if 'full' in marker.kwargs and item.config.getoption('--full') else marker.args[0]
+    seconds = marker.kwargs['full'] if 'full' in marker.kwargs and item.config.getoption('--full') else marker.args[0]
+    return float(seconds + item.config.getoption('--fuzz-seconds') if marker.kwargs.get('fuzz') else seconds)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

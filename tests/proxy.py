@@ -76,6 +76,11 @@ class Proxy:
         for link in self._links:
             link.dropped.update(directions)
 
+    def inject(self, data: bytes) -> None:
+        """Have the broker say something more, on the connections that there are now."""
+        for link in self._links:
+            link.inject(data)
+
     def reset(self) -> None:
         """End the connections that there are now, as a router that forgot them would."""
         for link in list(self._links):
@@ -123,6 +128,9 @@ class Link:
             gevent.killall(pumps)
             for each in self._sockets:
                 each.close()
+
+    def inject(self, data: bytes) -> None:
+        self._sockets[0].sendall(data)
 
     def reset(self) -> None:
         for each in self._sockets:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -128,3 +129,22 @@ def test_properties_fill_a_frame_and_no_more(over: int) -> None:
 def test_what_the_broker_would_not_take_is_a_value_error(exchange: str, key: str, size: int, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         encode_publish_head(1, exchange, key, False, {}, size, max_message_size=100)
+
+
+def test_pieces_of_two_bytes_take_little_more_than_their_bytes() -> None:
+    count = 100_000
+    assembler = ContentAssembler(10 * count)
+    assembler.begin(DELIVER)
+    assembler.header(header(2 * count + 2))
+    tracemalloc.start()
+    try:
+        for _ in range(count):
+            # not the same object each time
+            assembler.body(bytes(bytearray(b'ab')))
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+    assert kept < 3 * count
+    assert assembler.body(b'cd') is True
+    assert assembler.content == b'ab' * count + b'cd'

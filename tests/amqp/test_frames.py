@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -218,6 +219,21 @@ def test_the_same_frames_come_byte_by_byte_each_as_soon_as_it_is_complete() -> N
         ends.append(end)
     came = [(at + 1, each) for at in range(len(STREAM)) for each in splitter.feed(STREAM[at : at + 1])]
     assert came == list(zip(ends, EXPECTED, strict=True))
+
+
+def test_a_frame_in_pieces_of_two_bytes_takes_little_more_than_its_bytes() -> None:
+    data = raw_frame(frames.BODY, 1, bytes(100_000))
+    splitter = frames.Splitter(131072)
+    tracemalloc.start()
+    try:
+        for at in range(0, 100_000, 2):
+            assert list(splitter.feed(data[at : at + 2])) == []
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+    assert kept < 200_000
+    assert list(splitter.feed(data[100_000:])) == [(frames.BODY, 1, bytes(100_000))]
 
 
 def test_a_frame_that_is_too_large_is_refused_by_its_first_seven_bytes() -> None:
