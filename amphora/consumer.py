@@ -17,7 +17,7 @@ from amphora.session import Session
 
 logger = logging.getLogger('amphora.consumer')
 
-#: seconds that `Consumer.cancel` waits for the broker
+#: seconds that `Consumer.cancel` waits for the broker unless told otherwise
 CANCEL_TIMEOUT = 5.0
 
 
@@ -115,10 +115,12 @@ class Consumer:
         self._wanted = True
         self._session.attach(self)
 
-    def cancel(self) -> None:
+    def cancel(self, timeout: float = CANCEL_TIMEOUT) -> None:
         """Consume no more: returns when the broker has said so and everything that was under way has been delivered.
 
         What was delivered can still be acked.
+
+        :param timeout: seconds to wait for the broker.
         """
         self._wanted = False
         self._session.detach(self)
@@ -127,7 +129,7 @@ class Consumer:
             if channel is not None and tag is not None and not channel.closed:
                 try:
                     # A broker that does not answer must not keep a program from ending.
-                    gevent.with_timeout(CANCEL_TIMEOUT, channel.basic.cancel, tag, timeout_value=None)
+                    gevent.with_timeout(timeout, channel.basic.cancel, tag, timeout_value=None)
                 except Closed as error:
                     logger.debug('%r: cancelling: %s', self, error)
 
