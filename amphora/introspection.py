@@ -135,7 +135,7 @@ class Introspection:
         if self._consumer is not None:
             return
         # Without acks: who asks waits for a second, so nothing is worth delivering again.
-        self._consumer = Consumer(self._session, self._queue, self._on_delivery, no_ack=True)
+        self._consumer = Consumer(self._session, self._queue, self._on_delivery, no_ack=True, sole=True)
         try:
             self._session.attach(self)
         except AmqpError as error:
