@@ -180,7 +180,7 @@ class AmqpRpcClient:
             patience=self._settings.patience,
         )
         self._consumer = Consumer(
-            self._consuming, self._reply_queue.name, self._on_delivery, no_ack=not self._settings.confirm
+            self._consuming, self._reply_queue.name, self._on_delivery, no_ack=not self._settings.confirm, sole=True
         )
         self._to_ack: Delivery | None = None
         # When it was last made sure that replies can come.

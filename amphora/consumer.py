@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from time import time
 
 import gevent
 from gevent.lock import RLock
@@ -17,7 +18,7 @@ from amphora.session import Session
 
 logger = logging.getLogger('amphora.consumer')
 
-#: seconds that `Consumer.cancel` waits for the broker
+#: seconds that `Consumer.cancel` waits for the broker unless told otherwise
 CANCEL_TIMEOUT = 5.0
 
 
@@ -84,6 +85,7 @@ class Consumer:
     :param on_delivery: called in the hub with each `Delivery`; must not block.
     :param prefetch: unacked deliveries at once; 0: no limit.
     :param no_ack: the broker forgets a message as soon as it is sent.
+    :param sole: nobody else is to consume this queue.
     """
 
     def __init__(
@@ -93,12 +95,14 @@ class Consumer:
         on_delivery: Callable[[Delivery], None],
         prefetch: int = 0,
         no_ack: bool = False,
+        sole: bool = False,
     ) -> None:
         self.queue = queue
         self._session = session
         self._on_delivery = on_delivery
         self._prefetch = prefetch
         self._no_ack = no_ack
+        self._sole = sole
         self._channel: Channel | None = None
         self._tag: str | None = None
         self._wanted = True
@@ -115,10 +119,12 @@ class Consumer:
         self._wanted = True
         self._session.attach(self)
 
-    def cancel(self) -> None:
+    def cancel(self, timeout: float = CANCEL_TIMEOUT) -> None:
         """Consume no more: returns when the broker has said so and everything that was under way has been delivered.
 
         What was delivered can still be acked.
+
+        :param timeout: seconds to wait for the broker.
         """
         self._wanted = False
         self._session.detach(self)
@@ -127,7 +133,7 @@ class Consumer:
             if channel is not None and tag is not None and not channel.closed:
                 try:
                     # A broker that does not answer must not keep a program from ending.
-                    gevent.with_timeout(CANCEL_TIMEOUT, channel.basic.cancel, tag, timeout_value=None)
+                    gevent.with_timeout(timeout, channel.basic.cancel, tag, timeout_value=None)
                 except Closed as error:
                     logger.debug('%r: cancelling: %s', self, error)
 
@@ -156,6 +162,9 @@ class Consumer:
                 self.queue,
                 lambda message: self._on_delivery(Delivery(message, channel, self)),
                 no_ack=self._no_ack,
+                # The later goes before the earlier, also when that was another process: while the broker still believes
+                # in a connection that is lost, it would send half of the messages there.
+                arguments={'x-priority': int(time() * 1000)} if self._sole else None,
                 on_cancel=self._on_cancel,
                 direct=True,
             )

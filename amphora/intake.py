@@ -96,6 +96,7 @@ class Intake:
     :param on_job: called in the hub with each `Job`; must not block.
     :param prefetch: how many may be in hand at once.
     :param max_calls: how many to take; None: no end.
+    :param sole: nobody else is to take from this queue.
     :ivar taken: how many were taken.
     """
 
@@ -106,6 +107,7 @@ class Intake:
         on_job: Callable[[Job], None],
         prefetch: int,
         max_calls: int | None = None,
+        sole: bool = False,
     ) -> None:
         self.taken = 0
         self._on_job = on_job
@@ -116,7 +118,7 @@ class Intake:
         self._finished = Event()
         self._drained = Event()
         self._drained.set()
-        self._consumer = Consumer(session, queue, self._on_delivery, prefetch)
+        self._consumer = Consumer(session, queue, self._on_delivery, prefetch, sole=sole)
 
     @property
     def in_hand(self) -> int:

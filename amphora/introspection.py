@@ -39,6 +39,8 @@ DESCRIBE = 'describe'
 QUEUE_EXPIRES = 60_000
 #: seconds after which an answer that could not be sent is of no use
 ANSWER_TIMEOUT = 5.0
+#: seconds that `Introspection.stop` waits for each of the broker's answers: it has nothing to lose
+STOP_TIMEOUT = 1.0
 # Characters of a signature, which may hold a default of any size.
 _SIGNATURE_LENGTH = 500
 # AMQP's delivery mode for messages that are not written to disk.
@@ -133,7 +135,7 @@ class Introspection:
         if self._consumer is not None:
             return
         # Without acks: who asks waits for a second, so nothing is worth delivering again.
-        self._consumer = Consumer(self._session, self._queue, self._on_delivery, no_ack=True)
+        self._consumer = Consumer(self._session, self._queue, self._on_delivery, no_ack=True, sole=True)
         try:
             self._session.attach(self)
         except AmqpError as error:
@@ -146,12 +148,10 @@ class Introspection:
         if consumer is None:
             return
         self._session.detach(self)
-        consumer.cancel()
-        connection = self._session.connection
-        if connection is not None and not self._refused:
+        consumer.cancel(STOP_TIMEOUT)
+        if self._session.connection is not None and not self._refused:
             try:
-                with connection.channel() as channel:
-                    channel.queue.delete(self._queue)
+                self._session.with_channel(lambda channel: channel.queue.delete(self._queue), STOP_TIMEOUT)
             except AmqpError as error:
                 # It expires by itself; this is only tidier.
                 logger.debug('%r: the queue stays: %s', self, error)

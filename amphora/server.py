@@ -274,8 +274,8 @@ class AmqpRpcServer:
             return name
         raise ValueError('there is neither a queue %r nor a queue %r' % tuple(names))
 
-    def _start_intake(self, queue: str, prefetch: int, max_calls: int | None = None) -> Intake:
-        intake = Intake(self._consuming, queue, self._workers.begin, prefetch, max_calls)
+    def _start_intake(self, queue: str, prefetch: int, max_calls: int | None = None, sole: bool = False) -> Intake:
+        intake = Intake(self._consuming, queue, self._workers.begin, prefetch, max_calls, sole)
         intake.start()
         self._intakes.append(intake)
         return intake
@@ -312,7 +312,8 @@ class AmqpRpcServer:
                 self._watched = True
                 watchdog.watch()
             if self._own_intake is None:
-                self._own_intake = self._start_intake(self._queue, self._settings.prefetch)
+                sole = self._exchange_type == 'fanout'
+                self._own_intake = self._start_intake(self._queue, self._settings.prefetch, sole=sole)
             self._start_sessions()
         if not nowait:
             try:

@@ -72,9 +72,16 @@ class Proxy:
 
     def drop(self, *directions: str) -> None:
         """Lose all that goes in these directions, the end of a connection included, of the connections that there are
-        now: whom it does not reach believes in them for good."""
+        now."""
         for link in self._links:
             link.dropped.update(directions)
+            link.hidden.update(directions)
+
+    def reset_towards_client(self) -> None:
+        """End the connections that there are now for the client only: the broker goes on believing in them."""
+        for link in list(self._links):
+            link.hidden.add(TO_BROKER)
+            link.reset_inside()
 
     def inject(self, data: bytes) -> None:
         """Have the broker say something more, on the connections that there are now."""
@@ -109,7 +116,9 @@ class Link:
     """One connection through the proxy."""
 
     def __init__(self, proxy: Proxy, inside: socket.socket, outside: socket.socket) -> None:
+        # Directions in which bytes are lost, and those in which the news of the connection's end is.
         self.dropped: set[str] = set()
+        self.hidden: set[str] = set()
         self._proxy = proxy
         self._sockets = (inside, outside)
 
@@ -122,7 +131,7 @@ class Link:
         ]
         try:
             for pump in gevent.iwait(pumps):
-                if pump.value not in self.dropped:
+                if pump.value not in self.hidden:
                     break
         finally:
             gevent.killall(pumps)
@@ -140,6 +149,11 @@ class Link:
                 each.shutdown(socket.SHUT_RD)
             except OSError:
                 pass
+
+    def reset_inside(self) -> None:
+        inside, _ = self._sockets
+        inside.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        inside.close()
 
     def _pump(self, source: socket.socket, sink: socket.socket, direction: str, opposite: str) -> str:
         """Relay one direction until one side ends; gives the direction in which the news of that goes."""
@@ -163,7 +177,7 @@ class Link:
             try:
                 sink.sendall(data)
             except OSError:
-                if opposite not in self.dropped:
+                if opposite not in self.hidden:
                     return opposite
             if cut:
                 self.reset()

@@ -83,7 +83,7 @@ class Connection:
     :param ssl: None or False: plain TCP. True: TLS that verifies the chain against the system's authorities, and the
         host name. An `ssl.SSLContext`: TLS as it says.
     :param heartbeat: seconds; the peer is given up after two intervals of silence. 0: none; None: as the broker
-        proposes.
+        proposes. The broker is told two thirds of it, for it waits for up to three of what it is told.
     :param connect_timeout: seconds for everything until the connection is usable: name, TCP, TLS and handshake.
     :param client_properties: what to tell the broker of this client, beside and above what amphora tells.
     :param name: the connection's name in RabbitMQ's management pages and logs.
@@ -290,8 +290,11 @@ class Connection:
         self.channel_max = agree(self.channel_max, tune.channel_max)
         self.heartbeat = agree_heartbeat(self.heartbeat, tune.heartbeat)
         self._numbers = cycle(range(1, self.channel_max + 1))
-        # The wire knows whole seconds; a shorter interval is kept on this side.
-        told = max(1, round(self.heartbeat)) if self.heartbeat else 0
+        # RabbitMQ looks once an interval whether something came, and hangs up when nothing has twice: three intervals
+        # after the last bytes at worst. It is told a shorter one, so that it, too, gives this side up after two of
+        # ours: until then it would send a client that has come back half of its replies on the connection that is lost.
+        # The wire knows whole seconds.
+        told = max(1, int(self.heartbeat * 2 / 3)) if self.heartbeat else 0
         self._splitter.frame_max = self.frame_max
         self._say(commands.Connection.TuneOk, channel_max=self.channel_max, frame_max=self.frame_max, heartbeat=told)
         if self.heartbeat:

@@ -96,9 +96,11 @@ def test_a_broker_that_speaks_while_the_hub_is_busy_is_not_given_up() -> None:
 
 @pytest.mark.parametrize(
     ('asked', 'proposed', 'agreed'),
-    [(10, 60, 10), (60, 10, 10), (None, 60, 60), (10, 0, 10), (0, 60, 0), (None, 0, 0), (0.5, 60, 1)],
+    [(10, 60, 10), (60, 10, 10), (None, 60, 60), (10, 0, 10), (0, 60, 0), (None, 0, 0), (0.5, 60, 0.5)],
 )
-def test_the_smaller_heartbeat_is_agreed_on(asked: float | None, proposed: int, agreed: int) -> None:
+def test_the_smaller_heartbeat_holds_and_the_broker_is_told_two_thirds_of_it(
+    asked: float | None, proposed: int, agreed: float
+) -> None:
     def script(peer: Peer) -> int:
         peer.greet()
         told = peer.tune(heartbeat=proposed).heartbeat
@@ -110,8 +112,8 @@ def test_the_smaller_heartbeat_is_agreed_on(asked: float | None, proposed: int, 
     with ScriptedBroker(script) as broker:
         connection = broker.connect(heartbeat=asked)
         connection.close()
-        assert broker.result() == agreed
-        assert connection.heartbeat == (asked if asked == 0.5 else agreed)
+        assert broker.result() == {60: 40, 10: 6, 0.5: 1, 0: 0}[agreed]
+        assert connection.heartbeat == agreed
 
 
 def test_without_heartbeats_silence_is_no_reason_to_part() -> None:

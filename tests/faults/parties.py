@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from collections.abc import Callable
 from typing import Any
 
 import gevent
 from gevent import subprocess
+from greenlet import greenlet
 
 from tests.ledger import Ledger
 from tests.waiting import eventually
@@ -73,3 +76,14 @@ class ServerProcess:
 
 def connected(*parties: Any) -> bool:
     return all(each._publishing.connection and each._consuming.connection for each in parties)
+
+
+def living_greenlets() -> int:
+    """How many greenlets of this process have begun and not ended."""
+    gc.collect()
+    return sum(bool(each) for each in gc.get_objects() if isinstance(each, greenlet))
+
+
+def open_descriptors() -> int:
+    """How many files and sockets this process has open."""
+    return len(os.listdir('/proc/self/fd'))

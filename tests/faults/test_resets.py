@@ -62,8 +62,11 @@ class Lane:
             connecting = self._proxy.relayed
             self._call(MEASURED, fresh)
             # The last of it are acks.
-            eventually(lambda: not any(messages for messages, _ in node.list_queues().values()))
+            eventually(lambda: not self._unacked(node), 10)
             return connecting, self._proxy.relayed - connecting
+
+    def _unacked(self, node: RabbitNode) -> int:
+        return sum(messages for name, (messages, _) in node.list_queues().items() if self._service in name)
 
     def reset_while_connecting(self, offsets: Iterable[int]) -> None:
         for offset in offsets:
