@@ -47,7 +47,8 @@ def nested_table(depth: int) -> bytes:
 def publish_raw(
     channel: Channel, exchange: str, routing_key: bytes, flags: int, properties: bytes, body: bytes
 ) -> None:
-    """Publish a message whose routing key and properties are these bytes."""
+    """Publish a message whose routing key and properties are these bytes; waits while too much is unsent."""
+    channel.connection.wait_writable(channel)
     method = BASIC_PUBLISH + bytes(2) + short(exchange.encode()) + short(routing_key) + b'\0'
     header = struct.pack('>HHQH', 60, 0, len(body), flags) + properties
     channel.connection.write(

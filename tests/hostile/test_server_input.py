@@ -578,11 +578,12 @@ def test_what_is_large_leaves_nothing_behind(victim: Victim, robber: Stranger, f
         robber.ask(body)
 
     with victim.memory() as memory:
-        for _ in range(500 if full else 50):
+        for _ in range(200 if full else 50):
             robber.ask(body)
 
-    # An error that quotes what was sent is remembered with the rest of its reply, for a repeat of the request.
-    assert memory.growth < 20 * MEGABYTE + (1.5 * REMEMBERED if large == QUOTED else 0)
+    # An error that quotes what was sent is remembered with the rest of its reply, for a repeat of the request; and what
+    # comes and goes in such sizes leaves gaps.
+    assert memory.growth < 20 * MEGABYTE + (2.5 * REMEMBERED if large == QUOTED else 0)
     robber.check_server_well()
 
 
@@ -593,7 +594,7 @@ def test_a_result_above_the_limit_is_an_error_and_its_memory_is_given_back(
     size = 200 * MEGABYTE
 
     with victim.memory() as memory:
-        for _ in range(10 if full else 2):
+        for _ in range(5 if full else 2):
             kind, args = robber.error('give', size)
             assert kind == 'ValueError'
             assert re.search(r'the result takes 200\d{6} bytes; a message holds at most 134217728', args[0])
