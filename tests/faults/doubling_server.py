@@ -34,10 +34,21 @@ def burn(seconds: float) -> None:
         pass
 
 
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+def echo(text: str) -> str:
+    return text
+
+
 def main(service: str, directory: Path, pause: float, options: dict[str, Any]) -> None:
     server = AmqpRpcServer(service, **options)
     server.add_function(die)
     server.add_function(burn)
+    server.add_function(fail)
+    server.add_function(echo)
+    server.add_function(gevent.sleep, name='pause')
     ledgers_double = Executions(directory).double(pause)
 
     @server.add_function
