@@ -50,6 +50,8 @@ logger = logging.getLogger('amphora.amqp')
 CHANNEL_MAX = 2047
 #: unsent bytes above which publishers wait
 HIGH_WATER = 1048576
+# Bytes of a frame that must come in two heartbeats; the slowest of links carries a hundred times as many.
+_PROGRESS = 1024
 
 
 def _text(value: Any) -> Any:
@@ -151,6 +153,9 @@ class Connection:
         self._expected: tuple[type[base.Frame], ...] = ()
         self._answer: AsyncResult[Any] = AsyncResult()
         self._watch: Any = None
+        # How far the frame has come that is not complete, and since when no further.
+        self._progress = (0, 0)
+        self._progressed = 0.0
         self._transport: Transport
         self._open(password, ssl or None, high_water, server_hostname or host)
 
@@ -415,7 +420,8 @@ class Connection:
 
     def _check_peer(self) -> None:
         assert self.heartbeat
-        if monotonic() - self._transport.last_received <= 2 * self.heartbeat:
+        self._check_progress()
+        if self.closed or monotonic() - self._transport.last_received <= 2 * self.heartbeat:
             return
         # The hub may have been busy for long: what came meanwhile still waits to be read.
         self._transport.poll()
@@ -424,6 +430,17 @@ class Connection:
             self._end(
                 ConnectionClosed('the broker was silent for %.1f s; the heartbeat is %g s' % (silence, self.heartbeat))
             )
+
+    def _check_progress(self) -> None:
+        """End a connection whose broker is never silent and says nothing: each byte of a frame is a sign of life."""
+        assert self.heartbeat
+        now, pending = monotonic(), self._splitter.pending
+        progress = (self._splitter.begun, pending // _PROGRESS)
+        if not pending or progress != self._progress:
+            self._progress, self._progressed = progress, now
+        elif now - self._progressed > 2 * self.heartbeat:
+            text = 'the broker has sent %d bytes of a frame, and less than %d of them in the last %.1f s'
+            self._end(ConnectionClosed(text % (pending, _PROGRESS, now - self._progressed)))
 
     def _lost(self, error: Exception) -> None:
         text = 'the connection to %s:%d was lost: %s' % (self.host, self.port, error)
