@@ -50,6 +50,9 @@ logger = logging.getLogger('amphora.amqp')
 CHANNEL_MAX = 2047
 #: unsent bytes above which publishers wait
 HIGH_WATER = 1048576
+# RabbitMQ does not care for frame_max where it passes on a message's properties: they come as large as their publisher
+# could send them, with what RabbitMQ has added. Without this such a message would end connection after connection.
+_HEADER_MAX = 262144
 # Bytes of a frame that must come in two heartbeats; the slowest of links carries a hundred times as many.
 _PROGRESS = 1024
 
@@ -273,6 +276,7 @@ class Connection:
         # The wire knows whole seconds; a shorter interval is kept on this side.
         told = max(1, round(self.heartbeat)) if self.heartbeat else 0
         self._splitter.frame_max = self.frame_max
+        self._splitter.header_max = _HEADER_MAX
         self._say(commands.Connection.TuneOk, channel_max=self.channel_max, frame_max=self.frame_max, heartbeat=told)
         if self.heartbeat:
             heartbeat.sender.add(self._transport, self.heartbeat)

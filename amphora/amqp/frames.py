@@ -69,13 +69,15 @@ class Splitter:
     """Cuts a byte stream into frames, whatever pieces it arrives in.
 
     :param frame_max: the largest frame to accept, in bytes with its overhead; raise it once tune is agreed on.
+    :ivar header_max: the largest content header to accept, in the same bytes, where that is more than `frame_max`.
     :ivar begun: how many frames have not come in one piece; the last of them may be under way.
     """
 
-    __slots__ = ('_needed', '_parts', '_size', 'begun', 'frame_max')
+    __slots__ = ('_needed', '_parts', '_size', 'begun', 'frame_max', 'header_max')
 
     def __init__(self, frame_max: int = FRAME_MIN_SIZE) -> None:
         self.frame_max = frame_max
+        self.header_max = 0
         self.begun = 0
         self._parts: list[bytes | bytearray] = []
         self._size = 0
@@ -107,7 +109,7 @@ class Splitter:
         while end - at >= 7:
             kind, channel, size = unpack(data, at)
             stop = at + 7 + size
-            if size + FRAME_OVERHEAD > self.frame_max:
+            if size + FRAME_OVERHEAD > self.frame_max and (kind != HEADER or size + FRAME_OVERHEAD > self.header_max):
                 raise FrameError(
                     'a frame of %d bytes; at most %d were agreed on' % (size + FRAME_OVERHEAD, self.frame_max)
                 )

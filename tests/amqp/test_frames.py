@@ -247,6 +247,15 @@ def test_a_frame_that_is_too_large_is_refused_by_its_first_seven_bytes() -> None
     assert one_frame(raw_frame(3, 1, bytes(4089)), 4097) == (3, 1, bytes(4089))
 
 
+def test_a_content_header_may_be_larger_than_other_frames_where_that_is_allowed() -> None:
+    splitter = frames.Splitter(4096)
+    splitter.header_max = 6000
+    assert list(splitter.feed(raw_frame(frames.HEADER, 1, bytes(5992)))) == [(frames.HEADER, 1, bytes(5992))]
+    for kind, size in ((frames.HEADER, 5993), (frames.BODY, 4089)):
+        with pytest.raises(FrameError, match='at most 4096 were agreed on'):
+            list(splitter.feed(raw_frame(kind, 1, bytes(size))))
+
+
 def test_a_splitter_tells_how_far_a_frame_has_come() -> None:
     splitter = frames.Splitter()
     told = []
