@@ -53,6 +53,11 @@ logger = logging.getLogger('amphora.amqp')
 CHANNEL_MAX = 2047
 #: unsent bytes above which publishers wait
 HIGH_WATER = 1048576
+# RabbitMQ does not care for frame_max where it passes on a message's properties: they come as large as their publisher
+# could send them, with what RabbitMQ has added. Without this such a message would end connection after connection.
+_HEADER_MAX = 262144
+# Bytes of a frame that must come in two heartbeats; the slowest of links carries a hundred times as many.
+_PROGRESS = 1024
 
 
 # Those of this process, for a child that it forks.
@@ -168,6 +173,9 @@ class Connection:
         self._expected: tuple[type[base.Frame], ...] = ()
         self._answer: AsyncResult[Any] = AsyncResult()
         self._watch: Any = None
+        # How far the frame has come that is not complete, and since when no further.
+        self._progress = (0, 0)
+        self._progressed = 0.0
         self._transport: Transport
         _connections.add(self)
         self._open(password, ssl or None, high_water, server_hostname or host)
@@ -296,6 +304,7 @@ class Connection:
         # The wire knows whole seconds.
         told = max(1, int(self.heartbeat * 2 / 3)) if self.heartbeat else 0
         self._splitter.frame_max = self.frame_max
+        self._splitter.header_max = _HEADER_MAX
         self._say(commands.Connection.TuneOk, channel_max=self.channel_max, frame_max=self.frame_max, heartbeat=told)
         if self.heartbeat:
             heartbeat.sender.add(self._transport, self.heartbeat)
@@ -443,7 +452,8 @@ class Connection:
 
     def _check_peer(self) -> None:
         assert self.heartbeat
-        if monotonic() - self._transport.last_received <= 2 * self.heartbeat:
+        self._check_progress()
+        if self.closed or monotonic() - self._transport.last_received <= 2 * self.heartbeat:
             return
         # The hub may have been busy for long: what came meanwhile still waits to be read.
         self._transport.poll()
@@ -452,6 +462,17 @@ class Connection:
             self._end(
                 ConnectionClosed('the broker was silent for %.1f s; the heartbeat is %g s' % (silence, self.heartbeat))
             )
+
+    def _check_progress(self) -> None:
+        """End a connection whose broker is never silent and says nothing: each byte of a frame is a sign of life."""
+        assert self.heartbeat
+        now, pending = monotonic(), self._splitter.pending
+        progress = (self._splitter.begun, pending // _PROGRESS)
+        if not pending or progress != self._progress:
+            self._progress, self._progressed = progress, now
+        elif now - self._progressed > 2 * self.heartbeat:
+            text = 'the broker has sent %d bytes of a frame, and less than %d of them in the last %.1f s'
+            self._end(ConnectionClosed(text % (pending, _PROGRESS, now - self._progressed)))
 
     def _lost(self, error: Exception) -> None:
         text = 'the connection to %s:%d was lost: %s' % (self.host, self.port, error)

@@ -69,15 +69,24 @@ class Splitter:
     """Cuts a byte stream into frames, whatever pieces it arrives in.
 
     :param frame_max: the largest frame to accept, in bytes with its overhead; raise it once tune is agreed on.
+    :ivar header_max: the largest content header to accept, in the same bytes, where that is more than `frame_max`.
+    :ivar begun: how many frames have not come in one piece; the last of them may be under way.
     """
 
-    __slots__ = ('_needed', '_parts', '_size', 'frame_max')
+    __slots__ = ('_needed', '_parts', '_size', 'begun', 'frame_max', 'header_max')
 
     def __init__(self, frame_max: int = FRAME_MIN_SIZE) -> None:
         self.frame_max = frame_max
+        self.header_max = 0
+        self.begun = 0
         self._parts: list[bytes | bytearray] = []
         self._size = 0
         self._needed = 0
+
+    @property
+    def pending(self) -> int:
+        """Bytes of a frame that is not complete; 0 when none is."""
+        return self._size if self._parts else 0
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Yield ``(type, channel, payload)`` for each frame that is now complete.
@@ -85,6 +94,7 @@ class Splitter:
         :raises FrameError: when a frame is too large (known from its first seven bytes, before anything is kept for it)
             or does not end with the end octet. The stream is of no use from there on.
         """
+        is_new = not self._parts
         if self._parts:
             # Pieces of an incomplete frame are joined once, when the last has come: byte-wise arrival stays linear.
             keep(self._parts, data)
@@ -99,7 +109,7 @@ class Splitter:
         while end - at >= 7:
             kind, channel, size = unpack(data, at)
             stop = at + 7 + size
-            if size + FRAME_OVERHEAD > self.frame_max:
+            if size + FRAME_OVERHEAD > self.frame_max and (kind != HEADER or size + FRAME_OVERHEAD > self.header_max):
                 raise FrameError(
                     'a frame of %d bytes; at most %d were agreed on' % (size + FRAME_OVERHEAD, self.frame_max)
                 )
@@ -113,6 +123,7 @@ class Splitter:
         if at < end:
             self._parts.append(data[at:] if at else data)
             self._size = end - at
+            self.begun += is_new or at > 0
             self._needed = needed
 
 

@@ -102,7 +102,8 @@ class Assembly:
             raise UnexpectedFrame(_EXPECTED_BODY)
         if self._parts:
             payload = b''.join((*self._parts, payload))
-        self.drop()
+        if self._kept:
+            self.drop()
         self._body = payload
         return True
 
@@ -116,9 +117,8 @@ class Assembly:
 
     def drop(self) -> None:
         """Keep nothing of a body that is under way."""
-        if self._kept:
-            self._allowance.give_back(self._kept)
-            self._parts, self._kept = [], 0
+        self._allowance.give_back(self._kept)
+        self._parts, self._kept = [], 0
 
     def _keep(self, size: int) -> None:
         self._allowance.take(size)

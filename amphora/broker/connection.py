@@ -154,8 +154,8 @@ class Connection:
                 self._handle(kind, number, payload)
                 if self._state is State.ENDED:
                     return
-                if self.is_deaf and self._state is State.RUNNING:
-                    # Each of the next frames may ask for a message of any size, and there may be thousands.
+                # Each method may ask for a message of any size, and there may be thousands.
+                if kind == frames.METHOD and self.is_deaf and self._state is State.RUNNING:
                     self._pause('congested')
                     break
             else:
@@ -237,8 +237,8 @@ class Connection:
     @property
     def is_deaf(self) -> bool:
         """Whether so much is unsent that the client cannot be reading at all."""
-        # Asked for `congested` the transport tells when that is over, so the order matters.
-        return self.transport.congested and self.transport.unsent > _DEAF
+        # Asked for `congested` the transport tells when that is over.
+        return self.transport.unsent > _DEAF and self.transport.congested
 
     def say(self, method: type[base.Frame], **fields: Any) -> None:
         """Send a method on channel 0."""

@@ -142,6 +142,29 @@ def test_frames_are_as_large_as_was_agreed_on_and_bodies_as_large_as_one_likes(
         assert message.body == body[:length]
 
 
+def test_properties_arrive_although_they_are_larger_than_the_frames_that_were_agreed_on(
+    connect: Connect, service: str
+) -> None:
+    # given a message whose properties fill a frame of its publisher's
+    publishing, reading = connect().channel(), connect(frame_max=4096).channel()
+    publishing.queue.declare('dead.' + service, auto_delete=True)
+    letters = {'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': 'dead.' + service}
+    publishing.queue.declare(service, exclusive=True, arguments=letters)
+    headers = {'text': 'x' * 131_000}
+    publishing.basic.publish(Message('hello', headers=headers), routing_key=service)
+
+    # when the broker adds to them
+    message = eventually(lambda: publishing.basic.get(service))
+    publishing.basic.reject(message.delivery_info.delivery_tag, requeue=False)
+
+    # then they come, whatever frames are agreed on
+    for channel in (reading, publishing):
+        letter = eventually(lambda channel=channel: channel.basic.get('dead.' + service))
+        assert letter.headers['text'] == headers['text']
+        assert 'x-death' in letter.headers
+        channel.basic.reject(letter.delivery_info.delivery_tag)
+
+
 def test_a_frame_max_below_4096_is_refused_here() -> None:
     with pytest.raises(ValueError, match='frame_max must be at least 4096'):
         Connection(frame_max=4095)

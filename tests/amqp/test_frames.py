@@ -247,6 +247,25 @@ def test_a_frame_that_is_too_large_is_refused_by_its_first_seven_bytes() -> None
     assert one_frame(raw_frame(3, 1, bytes(4089)), 4097) == (3, 1, bytes(4089))
 
 
+def test_a_content_header_may_be_larger_than_other_frames_where_that_is_allowed() -> None:
+    splitter = frames.Splitter(4096)
+    splitter.header_max = 6000
+    assert list(splitter.feed(raw_frame(frames.HEADER, 1, bytes(5992)))) == [(frames.HEADER, 1, bytes(5992))]
+    for kind, size in ((frames.HEADER, 5993), (frames.BODY, 4089)):
+        with pytest.raises(FrameError, match='at most 4096 were agreed on'):
+            list(splitter.feed(raw_frame(kind, 1, bytes(size))))
+
+
+def test_a_splitter_tells_how_far_a_frame_has_come() -> None:
+    splitter = frames.Splitter()
+    told = []
+    data = frames.HEARTBEAT_FRAME + raw_frame(3, 1, b'body') + raw_frame(3, 1, b'more')
+    for piece in (data[:8], data[8:11], data[11:15], data[15:18], data[18:22], data[22:]):
+        list(splitter.feed(piece))
+        told.append((splitter.begun, splitter.pending))
+    assert told == [(0, 0), (1, 3), (1, 7), (1, 10), (2, 2), (2, 0)]
+
+
 def test_frames_before_a_broken_one_still_come() -> None:
     feeding = frames.Splitter().feed(frames.HEARTBEAT_FRAME + raw_frame(1, 0, b'x', end=b'\xcd'))
     assert next(feeding) == (8, 0, b'')

@@ -26,7 +26,8 @@ CORPUS = Path(__file__).parent / 'corpus'
 
 # Hypothesis remembers every example of a round, so that an hour must not be one round.
 ROUND = 2000
-# Seconds of CPU time that an example may take; the slowest take a hundredth of it.
+# Seconds, and seconds of CPU time, that an example may take; the slowest take a hundredth of it.
+LIMIT = 10
 CPU_LIMIT = 3
 
 Check = Callable[..., None]
@@ -132,7 +133,8 @@ class Fuzz:
                 raise TimeIsUp
             self.tried += 1
             try:
-                with cpu_limit(CPU_LIMIT):
+                # An error and no Timeout: it is a failure of the example, to be shrunk and kept like any other.
+                with cpu_limit(CPU_LIMIT), gevent.Timeout(LIMIT, AssertionError(f'not over after {LIMIT} s')):
                     check(**arguments)
                 self._mishaps.check()
             except Exception:
