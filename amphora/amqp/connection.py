@@ -466,13 +466,20 @@ class Connection:
     def _check_progress(self) -> None:
         """End a connection whose broker is never silent and says nothing: each byte of a frame is a sign of life."""
         assert self.heartbeat
-        now, pending = monotonic(), self._splitter.pending
-        progress = (self._splitter.begun, pending // _PROGRESS)
-        if not pending or progress != self._progress:
-            self._progress, self._progressed = progress, now
-        elif now - self._progressed > 2 * self.heartbeat:
+        now = monotonic()
+        if self._splitter.pending and now - self._progressed > 2 * self.heartbeat and self._reached() == self._progress:
+            # The hub may have been busy for long: what came meanwhile still waits to be read.
+            self._transport.poll()
+        pending, reached = self._splitter.pending, self._reached()
+        if not pending or reached != self._progress:
+            self._progress, self._progressed = reached, now
+        elif self.error is None and now - self._progressed > 2 * self.heartbeat:
             text = 'the broker has sent %d bytes of a frame, and less than %d of them in the last %.1f s'
             self._end(ConnectionClosed(text % (pending, _PROGRESS, now - self._progressed)))
+
+    def _reached(self) -> tuple[int, int]:
+        """How far the frame has come that is not complete."""
+        return self._splitter.begun, self._splitter.pending // _PROGRESS
 
     def _lost(self, error: Exception) -> None:
         text = 'the connection to %s:%d was lost: %s' % (self.host, self.port, error)
