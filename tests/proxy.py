@@ -14,6 +14,9 @@ from tests.rabbitmq import HOST, free_ports
 TO_BROKER = 'to broker'
 FROM_BROKER = 'from broker'
 
+# Bytes that a slow link carries at once.
+SLOW_PIECE = 1024
+
 # On, with no time to linger: closing sends a reset instead of an orderly end.
 RESET_ON_CLOSE = struct.pack('ii', 1, 0)
 
@@ -161,23 +164,30 @@ class Link:
         while True:
             try:
                 # A slow link has small buffers: what is read here is no longer the sender's to worry about.
-                data = source.recv(65536 if proxy.rate is None else 1024)
+                data = source.recv(65536 if proxy.rate is None else SLOW_PIECE)
             except OSError:
                 return direction
             if not data:
                 return direction
-            gevent.sleep(proxy.delay + (0 if proxy.rate is None else len(data) / proxy.rate))
-            if direction in self.dropped:
-                continue
-            cut = proxy.cut_at is not None and proxy.cut_at <= proxy.relayed + len(data)
-            if cut:
-                data = data[: max(0, proxy.cut_at - proxy.relayed)]
-                proxy.cut_at = None
-            proxy.relayed += len(data)
-            try:
-                sink.sendall(data)
-            except OSError:
-                if opposite not in self.hidden:
-                    return opposite
-            if cut:
-                self.reset()
+            while data:
+                # What was read before the link became slow trickles as well.
+                piece, data = (data, b'') if proxy.rate is None else (data[:SLOW_PIECE], data[SLOW_PIECE:])
+                gevent.sleep(proxy.delay + (0 if proxy.rate is None else len(piece) / proxy.rate))
+                if direction in self.dropped:
+                    continue
+                try:
+                    self._send(sink, piece)
+                except OSError:
+                    if opposite not in self.hidden:
+                        return opposite
+
+    def _send(self, sink: socket.socket, data: bytes) -> None:
+        proxy = self._proxy
+        cut = proxy.cut_at is not None and proxy.cut_at <= proxy.relayed + len(data)
+        if cut:
+            data = data[: max(0, proxy.cut_at - proxy.relayed)]
+            proxy.cut_at = None
+        proxy.relayed += len(data)
+        sink.sendall(data)
+        if cut:
+            self.reset()
