@@ -74,8 +74,13 @@ class ServerProcess:
         return status
 
 
+def connections(*parties: Any) -> list[Any]:
+    """The two connections of each, None for one that is not there."""
+    return [session.connection for each in parties for session in (each._publishing, each._consuming)]
+
+
 def connected(*parties: Any) -> bool:
-    return all(each._publishing.connection and each._consuming.connection for each in parties)
+    return None not in connections(*parties)
 
 
 def living_greenlets() -> int:

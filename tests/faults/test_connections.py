@@ -7,7 +7,7 @@ import pytest
 
 from amphora import NoResult, NotSent
 from amphora.amqp.connection import HIGH_WATER
-from tests.faults.parties import HEARTBEAT, Ledgers, connected, living_greenlets, open_descriptors
+from tests.faults.parties import HEARTBEAT, Ledgers, connected, connections, living_greenlets, open_descriptors
 from tests.ledger import GRACE
 from tests.parties import Client, Server, Stopwatch
 from tests.proxy import Proxy
@@ -58,7 +58,7 @@ def test_requests_on_a_slow_link_wait_and_the_connection_lives_on(
     server(measure)
     assert calling.call.measure(-1, 'x') == 1
     eventually(lambda: connected(calling))
-    publishing, consuming = calling._publishing.connection, calling._consuming.connection
+    before = publishing, _ = connections(calling)
     outcomes: dict[int, object] = {}
     late: dict[int, float] = {}
     timeout = 20 if full else 4 * HEARTBEAT
@@ -93,7 +93,7 @@ def test_requests_on_a_slow_link_wait_and_the_connection_lives_on(
     # All that was written arrives, on the same connections, and nothing that was said not to be sent.
     proxy.rate = None
     assert calling.call(timeout=20).measure(-2, 'x') == 1
-    assert (calling._publishing.connection, calling._consuming.connection) == (publishing, consuming)
+    assert connections(calling) == before
     assert not not_sent & set(measured)
 
 
@@ -112,7 +112,7 @@ def test_results_on_a_slow_link_wait_and_the_connection_lives_on(
     serving = server(make, amqp_url=proxy.url, heartbeat=HEARTBEAT, prefetch=1_000)
     assert calling.call.make(-1, 1) == '-1 x'
     eventually(lambda: connected(serving))
-    publishing, consuming = serving._publishing.connection, serving._consuming.connection
+    before = publishing, _ = connections(serving)
     timeout = 20 if full else 4 * HEARTBEAT
 
     proxy.rate = 10_000
@@ -130,4 +130,4 @@ def test_results_on_a_slow_link_wait_and_the_connection_lives_on(
     # The replies that waited go first.
     proxy.rate = None
     assert calling.call(timeout=20).make(-2, 1) == '-2 x'
-    assert (serving._publishing.connection, serving._consuming.connection) == (publishing, consuming)
+    assert connections(serving) == before

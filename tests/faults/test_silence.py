@@ -12,7 +12,7 @@ from gevent.server import StreamServer
 
 from amphora import NotSent
 from amphora.amqp import Connection, ConnectionFailed
-from tests.faults.parties import HEARTBEAT, RECONNECT, Ledgers, connected
+from tests.faults.parties import HEARTBEAT, RECONNECT, Ledgers, connected, connections
 from tests.ledger import GRACE
 from tests.parties import Client, Server, Stopwatch
 from tests.proxy import FROM_BROKER, TO_BROKER, Proxy
@@ -40,8 +40,7 @@ def test_a_half_open_connection_is_noticed_and_replaced(
     ledger.call(range(10))
     ledger.wait()
     eventually(lambda: connected(calling, serving))
-    affected = calling if side == 'client' else serving
-    half_open = [affected._publishing.connection, affected._consuming.connection]
+    half_open = connections(calling if side == 'client' else serving)
 
     proxy.drop(*directions)
     ledger.call(range(10, 60))
@@ -62,7 +61,7 @@ def test_a_client_comes_back_although_the_broker_still_believes_in_the_old_conne
     ledger.call(range(10))
     ledger.wait()
     eventually(lambda: connected(calling))
-    old = calling._publishing.connection, calling._consuming.connection
+    old = connections(calling)
 
     proxy.reset_towards_client()
     eventually(lambda: all(each.closed for each in old) and connected(calling), RECONNECT)
@@ -120,9 +119,7 @@ def test_a_broker_that_freezes_for_three_heartbeats_is_waited_for(
     ledger.call(range(10))
     ledger.wait()
     eventually(lambda: connected(calling, serving))
-    before = {
-        each for party in (calling, serving) for each in (party._publishing.connection, party._consuming.connection)
-    }
+    before = connections(calling, serving)
     resolved: Counter[int] = Counter()
 
     def defer(numbers: Iterable[int]) -> None:
