@@ -13,8 +13,7 @@ from gevent import subprocess
 
 from amphora import AmphoraError, IgnoreRequest, NotSent
 from amphora.amqp import Connection, Message
-from amphora.amqp.content import MAX_MESSAGE_SIZE
-from tests.faults.parties import BROKER_LIMIT, Ledgers, connected
+from tests.faults.parties import BROKER_LIMIT, Ledgers
 from tests.parties import Client, Server
 from tests.rabbitmq import RabbitNode
 from tests.waiting import eventually
@@ -224,58 +223,3 @@ def test_imported_before_patching_or_after_it_works_and_other_threads_are_told(
     assert process.returncode == 0, errors
     assert output.splitlines() == ['[1, 2, 3]', '[2, 3, 4]', str([True] * 5), '5']
     assert 'LoopExit' not in errors
-
-
-@pytest.mark.row('27')
-@pytest.mark.limit(120)
-def test_ten_thousand_calls_at_the_same_time_are_all_right(ledger_of: Ledgers, server: Server, client: Client) -> None:
-    calling = client()
-    ledger = ledger_of(calling, timeout=60)
-    serving = server(ledger.double(), serve=False)
-    ledger.call(range(10_000))
-    eventually(lambda: len(calling._pending) == 10_000, 30)
-
-    serving.serve()
-
-    ledger.check()
-    assert not ledger.duplicated
-    assert not len(calling._pending)
-
-
-@pytest.mark.row('28')
-@pytest.mark.limit(60, full=120)
-def test_a_body_of_a_hundred_megabytes_passes_both_ways_with_heartbeats_alive(
-    rabbit: RabbitNode, server: Server, client: Client, full: bool
-) -> None:
-    size = 100_000_000 if full else 20_000_000
-    calling = client(amqp_url=rabbit.url, heartbeat=1)
-    serving = server(named={'length': len, 'text': lambda length: 'x' * length}, amqp_url=rabbit.url, heartbeat=1)
-    eventually(lambda: connected(calling, serving))
-    connections = [each.connection for party in (calling, serving) for each in (party._publishing, party._consuming)]
-
-    assert calling.call(timeout=60).length('x' * size) == size
-    assert len(calling.call(timeout=60).text(size)) == size
-
-    assert connections == [
-        each.connection for party in (calling, serving) for each in (party._publishing, party._consuming)
-    ]
-
-
-@pytest.mark.row('28')
-def test_a_body_above_the_limit_is_an_error_before_anything_is_sent(
-    server: Server, client: Client, ledger_of: Ledgers
-) -> None:
-    calling = client()
-    ledger = ledger_of(calling)
-    server(ledger.double(), len)
-    eventually(lambda: connected(calling))
-    connection = calling._publishing.connection
-    large = 'x' * (MAX_MESSAGE_SIZE + 1)
-
-    for attempt in (calling.call, calling.defer):
-        with pytest.raises(ValueError, match=f'at most {MAX_MESSAGE_SIZE}'):
-            attempt.len(large)
-
-    ledger.call(range(10))
-    ledger.check()
-    assert calling._publishing.connection is connection

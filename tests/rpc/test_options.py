@@ -234,7 +234,8 @@ def test_heartbeat_is_what_the_broker_agrees_to(rabbit: RabbitNode, server: Serv
 
     listed = json.loads(rabbit.ctl('list_connections', 'vhost', 'timeout', '--formatter', 'json'))
 
-    assert sorted(one['timeout'] for one in listed if one['vhost'] == vhost) == [7, 7, 8, 8]
+    # Two thirds of it: the broker waits for up to three of its intervals, this side for two.
+    assert sorted(one['timeout'] for one in listed if one['vhost'] == vhost) == [4, 4, 5, 5]
 
 
 def test_prefetch_limits_the_requests_that_run_at_once(server: Server, client: Client, peer: Peer, gate: Gate) -> None:
