@@ -51,20 +51,30 @@ def test_a_half_open_connection_is_noticed_and_replaced(
 
 
 @pytest.mark.row('5')
-def test_a_client_comes_back_although_the_broker_still_believes_in_the_old_connections(
-    ledger_of: Ledgers, server: Server, client: Client, proxy: Proxy
+@pytest.mark.parametrize('side', ['client', 'fanout server'])
+def test_one_comes_back_although_the_broker_still_believes_in_the_old_connections(
+    ledger_of: Ledgers,
+    side: str,
+    server: Server,
+    client: Client,
+    fanout_server: Server,
+    fanout_client: Client,
+    proxy: Proxy,
 ) -> None:
     # The broker gives up a connection with the default heartbeat after twelve seconds at the earliest.
-    calling = client(amqp_url=proxy.url)
+    if side == 'client':
+        calling, serving = client(amqp_url=proxy.url), server()
+    else:
+        calling, serving = fanout_client(), fanout_server(amqp_url=proxy.url)
     ledger = ledger_of(calling, timeout=5)
-    server(ledger.double())
+    serving.add_function(ledger.double())
+    eventually(lambda: connected(calling, serving))
     ledger.call(range(10))
     ledger.wait()
-    eventually(lambda: connected(calling))
-    old = connections(calling)
+    old = connections(calling if side == 'client' else serving)
 
     proxy.reset_towards_client()
-    eventually(lambda: all(each.closed for each in old) and connected(calling), RECONNECT)
+    eventually(lambda: all(each.closed for each in old) and connected(calling, serving), RECONNECT)
     ledger.call(range(10, 60))
 
     ledger.check()
