@@ -37,6 +37,21 @@ class TimeIsUp(BaseException):
     """The property has had its share. Not an `Exception`: it is not to be taken for a failure."""
 
 
+class Corpus(DirectoryBasedExampleDatabase):
+    """The examples that have failed. Hypothesis would keep the one at which time was up as well.
+
+    :param has_failed: whether anything has.
+    """
+
+    def __init__(self, has_failed: Callable[[], bool]) -> None:
+        super().__init__(CORPUS)
+        self._has_failed = has_failed
+
+    def save(self, key: bytes, value: bytes) -> None:
+        if self._has_failed():
+            super().save(key, value)
+
+
 class Mishaps(logging.Handler):
     """What went wrong where nobody could catch it: errors in gevent's hub, and errors logged with a traceback."""
 
@@ -146,7 +161,7 @@ class Fuzz:
             test = example(*(each if isinstance(each, tuple) else (each,)))(test)
         settings(
             max_examples=ROUND,
-            database=DirectoryBasedExampleDatabase(CORPUS),
+            database=Corpus(lambda: self._failed),
             phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
             suppress_health_check=list(HealthCheck),
             deadline=None,
