@@ -74,6 +74,7 @@ class Job:
 
     def give_back(self) -> None:
         """Somebody else may answer it: requeue, at once the first time, after a delay from then on."""
+        self.ended = True
         if self._delivery.redelivered:
             gevent.spawn_later(REQUEUE_DELAY, self._requeue)
         else:
