@@ -44,7 +44,7 @@ class LimitExceeded(gevent.Timeout):
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption('--full', action='store_true', help='inject each fault at its full size, as `make faults` does')
     parser.addoption('--fuzz-seconds', type=float, default=60, help='seconds that fuzzing takes in all (60)')
-    parser.addoption('--fault-table', type=Path, metavar='FILE', help='write there what became of each fault')
+    parser.addoption('--rows', type=Path, metavar='FILE', help='write there what became of each fault')
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,7 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
         'fuzz=True longer by --fuzz-seconds; raises in the test',
     )
     config.addinivalue_line('markers', 'row(*rows): which faults, of those in tests/rows.py, the test is about')
-    config.pluginmanager.register(Rows(config.getoption('--fault-table')), 'rows')
+    config.pluginmanager.register(Rows(config.getoption('--rows')), 'rows')
 
 
 def limit_of(item: pytest.Item) -> float:

@@ -85,6 +85,7 @@ class Ledger:
     :ivar directory: where the logs are; `Executions` of it are for servers in other processes.
     :ivar answers: what came back for each number.
     :ivar errors: what a call raised, by number.
+    :ivar reported: whether what it found goes into the table of faults; not where requests are meant to expire.
     :ivar late: seconds that calls took which outlived their timeout, by number.
     """
 
@@ -99,6 +100,7 @@ class Ledger:
         self.answers: dict[int, Any] = {}
         self.errors: dict[int, Exception] = {}
         self.late: dict[int, float] = {}
+        self.reported = True
         self._calls: dict[int, gevent.Greenlet] = {}
         self._numbers: dict[str | None, int] = {}
         self.observe(client)

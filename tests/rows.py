@@ -1,12 +1,16 @@
 """Which test is about which fault, and the table of how each fault was survived.
 
 `@pytest.mark.row('7')` says it; `make faults` runs every row at full size and prints the table. A row is held when it
-has a test and all its tests have passed: a row that is skipped, or expected to fail, is not.
+has a test, all its tests have passed, and nothing was lost, unexpected or wrong. One that is skipped, or expected to
+fail, is not. Called as a program with what several runs of pytest have written, it prints the table of all of them.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -56,19 +60,19 @@ ROWS = {
 }
 
 FIGURES = ('lost', 'unexpected', 'duplicated', 'wrong')
+#: those of which none may be
+FAULTS = ('lost', 'unexpected', 'wrong')
 
 
 class Rows:
     """Collects what became of each row, as a plugin of pytest.
 
-    :param path: a file to write the table to; None: none. With it a row that was not held fails the run.
+    :param path: a file to write it to, for `main`; None: none.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._outcomes: dict[str, list[str]] = defaultdict(list)
-        self._seconds: dict[str, float] = defaultdict(float)
-        self._figures: dict[str, dict[str, int]] = {}
+        self._table = Table()
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
@@ -81,42 +85,57 @@ class Rows:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         rows = [row for name, row in report.user_properties if name == 'row']
         for row in rows:
-            self._seconds[row] += report.duration / len(rows)
+            assert isinstance(row, str)
+            outcome = None
             if report.when == 'call' or report.outcome != 'passed':
-                self._outcomes[row].append('expected to fail' if hasattr(report, 'wasxfail') else report.outcome)
-            if report.when == 'teardown':
-                self._add_figures(row, report)
+                outcome = 'expected to fail' if hasattr(report, 'wasxfail') else report.outcome
+            ledgers = [value for name, value in report.user_properties if name == 'ledger']
+            self._table.add(row, outcome, report.duration / len(rows), ledgers if report.when == 'teardown' else [])
 
-    def _add_figures(self, row: str, report: pytest.TestReport) -> None:
-        for name, value in report.user_properties:
-            if name == 'ledger':
-                assert isinstance(value, dict)
-                figures = self._figures.setdefault(row, dict.fromkeys(FIGURES, 0))
-                for figure in FIGURES:
-                    figures[figure] += value[figure]
-
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+    def pytest_sessionfinish(self) -> None:
         if self._path is not None:
-            self._path.write_text(self.table())
-            if self._failed:
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_text(json.dumps(self._table.added))
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if self._path is not None:
-            terminalreporter.section('faults')
-            terminalreporter.write(self.table())
-            held = len(ROWS) - len(self._failed)
-            terminalreporter.write_line(f'{held} of {len(ROWS)} rows held')
+
+class Table:
+    """What became of each row.
+
+    :ivar added: all that was added, as arguments of `add`.
+    """
+
+    def __init__(self) -> None:
+        self.added: list[tuple[object, ...]] = []
+        self._outcomes: dict[str, list[str]] = defaultdict(list)
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._figures: dict[str, dict[str, int]] = {}
+
+    def add(self, row: str, outcome: str | None, seconds: float, ledgers: Iterable[dict[str, int]]) -> None:
+        """A part of a test of a row: how it ended (None: the test goes on), how long it took, and what its ledgers
+        say."""
+        self.added.append((row, outcome, seconds, ledgers))
+        self._seconds[row] += seconds
+        if outcome is not None:
+            self._outcomes[row].append(outcome)
+        for ledger in ledgers:
+            figures = self._figures.setdefault(row, dict.fromkeys(FIGURES, 0))
+            for figure in FIGURES:
+                figures[figure] += ledger[figure]
 
     @property
-    def _failed(self) -> list[str]:
-        return [row for row in ROWS if not self._is_held(row)]
+    def failed(self) -> list[str]:
+        """Rows that were not held."""
+        return [row for row in ROWS if self._verdict(row) != 'held']
 
-    def _is_held(self, row: str) -> bool:
-        return set(self._outcomes[row]) == {'passed'}
+    def _verdict(self, row: str) -> str:
+        outcomes = set(self._outcomes[row])
+        if not outcomes:
+            return 'no test'
+        figures = self._figures.get(row, {})
+        wrong = [figure for figure in FAULTS if figures.get(figure)]
+        return 'held' if outcomes == {'passed'} and not wrong else ', '.join([*sorted(outcomes), *wrong])
 
-    def table(self) -> str:
-        """The table as text, a row a line."""
+    def __str__(self) -> str:
         lines = [('row', 'fault', 'tests', *FIGURES, 'seconds', '')]
         for row, title in ROWS.items():
             figures = self._figures.get(row)
@@ -127,7 +146,7 @@ class Rows:
                     str(len(self._outcomes[row])),
                     *(str(figures[name]) if figures else '-' for name in FIGURES),
                     f'{self._seconds[row]:.1f}',
-                    'held' if self._is_held(row) else ', '.join(sorted(set(self._outcomes[row]))) or 'no test',
+                    self._verdict(row),
                 )
             )
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -141,3 +160,19 @@ class Rows:
             + '\n'
             for line in lines
         )
+
+
+def main(*paths: str) -> int:
+    """Print the table of several runs, and write it to the last of these files; 0 when all rows were held."""
+    table = Table()
+    *written, path = map(Path, paths)
+    for each in written:
+        for added in json.loads(each.read_text()):
+            table.add(*added)
+    path.write_text(str(table))
+    sys.stdout.write(f'{table}{len(ROWS) - len(table.failed)} of {len(ROWS)} rows held\n')
+    return 1 if table.failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main(*sys.argv[1:]))

@@ -58,7 +58,8 @@ def ledger_of(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger
 
     yield make
     for each in made:
-        request.node.user_properties.append(('ledger', each.figures()))
+        if each.reported:
+            request.node.user_properties.append(('ledger', each.figures()))
         each.close()
 
 

@@ -71,6 +71,8 @@ class ServerProcess:
     def _join(self) -> int:
         status: int = self.process.wait(timeout=10)
         gevent.joinall(self._readers, timeout=5)
+        self.process.stdout.close()
+        self.process.stderr.close()
         return status
 
 

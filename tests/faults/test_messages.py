@@ -160,10 +160,9 @@ def test_a_function_that_outlives_the_brokers_consumer_timeout_is_answered_all_t
         assert not ledger.duplicated
         ended = [record for record in caplog.records if 'timed out' in record.getMessage()]
         assert {record.levelname for record in ended} == {'WARNING'}
-        quick = ledger_of(calling, timeout=30)
-        serving.add_function(quick.double())
-        quick.call(range(10))
-        quick.check()
+        serving.add_function(ledger.double())
+        ledger.call(range(10, 20))
+        ledger.check()
         calling.stop()
         serving.stop()
 

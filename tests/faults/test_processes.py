@@ -167,6 +167,7 @@ def test_what_expires_while_a_function_holds_its_server_is_not_run(
 ) -> None:
     calling = client()
     ledger = ledger_of(calling, timeout=0.5)
+    ledger.reported = False
     burning = server_process(ledger, 0)
     calling.call.burn(0)
 
