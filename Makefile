@@ -4,11 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 # Named after the interpreter, so that another PYTHON makes another environment.
 STAMP := $(VENV)/.made-with-$(subst /,-,$(PYTHON))
+# The benchmarks' own environment: what amphora is compared with is no part of developing it.
+BENCH := .venv-bench
+BENCH_STAMP := $(BENCH)/.made-with-$(subst /,-,$(PYTHON))
 ARGS ?=
 SECONDS ?= 3600
 
 .DEFAULT_GOAL := help
-.PHONY: help venv rabbitmq demo test faults fuzz lint types docs check format clean
+.PHONY: help venv rabbitmq demo test faults fuzz bench profile lint types docs check format clean
 
 help: ## Show this list
 	@echo 'make TARGET, where TARGET is one of'
@@ -21,8 +24,9 @@ $(STAMP): setup.cfg pyproject.toml setup.py
 	tests/make-venv $(PYTHON) $(VENV)
 	@touch $@
 
-rabbitmq: ## Install RabbitMQ, unless it is installed
+rabbitmq: ## Install RabbitMQ and its library for C, unless they are installed
 	tests/install-rabbitmq
+	tests/install-librabbitmq
 
 demo: venv ## Start an embedded broker, a server and a client, and see calls return
 	$(VENV)/bin/amphora demo
@@ -40,6 +44,16 @@ faults: venv rabbitmq ## Inject every fault at its full size, and print the tabl
 
 fuzz: venv rabbitmq ## Fuzz for an hour (SECONDS=60 for a minute); what it finds is kept in tests/hostile/corpus
 	$(VENV)/bin/python -m pytest tests/hostile/test_fuzzing.py --fuzz-seconds $(SECONDS) $(ARGS)
+
+$(BENCH_STAMP): setup.cfg pyproject.toml setup.py
+	tests/make-venv $(PYTHON) $(BENCH) bench
+	@touch $@
+
+bench: $(BENCH_STAMP) rabbitmq ## Measure amphora beside its peers, into docs/benchmarks (half an hour; ARGS='--only amphora')
+	$(BENCH)/bin/python -m tests.benchmarks --output docs/benchmarks $(ARGS)
+
+profile: $(BENCH_STAMP) rabbitmq ## Draw flame graphs of client and server into build/profile (ARGS='--callers 1')
+	$(BENCH)/bin/python -m tests.benchmarks.profile $(ARGS)
 
 lint: venv ## Check style, format and who imports whom
 	$(VENV)/bin/ruff check .
@@ -60,5 +74,5 @@ format: venv ## Rewrite the code in its format
 	$(VENV)/bin/ruff format .
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) build dist *.egg-info docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) build dist *.egg-info docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
