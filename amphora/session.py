@@ -228,6 +228,9 @@ class Session:
                     self._converge(connection)
                 except AmqpError as error:
                     logger.warning('%s: %s', self._name, error)
+                except Exception:
+                    # A mistake of ours: the next connection may do better, and this greenlet must live.
+                    logger.exception('%s: the connection is given up', self._name)
                 finally:
                     connection.close()
             gevent.sleep(self._backoff.next_delay(random.random()))
