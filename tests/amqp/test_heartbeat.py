@@ -152,7 +152,7 @@ def test_a_connection_that_was_given_up_while_opening_leaves_nothing_running(
 
         # the peer sees the socket close, and nobody keeps the connection for its heartbeats
         broker.result(limit=1)
-        eventually(lambda: not alive_on(broker.port), 1)
+        eventually(lambda: not alive_on(broker.port))
 
 
 def alive_on(port: int) -> list[str]:
