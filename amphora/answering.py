@@ -65,7 +65,6 @@ class Answering:
         queue_arguments: tuple[tuple[str, Any], ...],
         shared: bool,
     ) -> None:
-        self._service = service
         self._dialect = dialect
         self._functions = functions
         self._session = session

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import weakref
 from collections.abc import Callable, Mapping
 from itertools import count
@@ -35,6 +34,7 @@ from amphora.dialects.native import (
 )
 from amphora.envelope import Request
 from amphora.errors import AmqpError, BufferFull, NoResult, NotSent, QueueFull, Unroutable, WrongThread
+from amphora.forking import abandoned_at_fork
 from amphora.pending import Deferred, DeferredEntry, Entry, Pending
 from amphora.publisher import BUFFER_BYTES, BUFFER_COUNT, Publication, Publisher
 from amphora.serializer import AbstractRpcSerializer, RpcJsonSerializer
@@ -67,17 +67,9 @@ _POLL = 0.01
 _OPTIONS = frozenset(('function_name', 'routing_key', 'timeout', 'wait_publish'))
 
 # Those of this process, for a child that it forks.
-_clients: weakref.WeakSet[AmqpRpcClient] = weakref.WeakSet()
+_clients: weakref.WeakSet[AmqpRpcClient] = abandoned_at_fork(lambda client: client._abandon())
 # Clients that are connected, or try to be: a program that ends without `stop` may still owe the broker requests.
 _working: weakref.WeakSet[AmqpRpcClient] = weakref.WeakSet()
-
-
-def _abandon_all() -> None:
-    for client in list(_clients):
-        client._abandon()
-
-
-os.register_at_fork(after_in_child=_abandon_all)
 
 
 @atexit.register

@@ -89,7 +89,7 @@ def revive(properties: Properties) -> tuple[str | None, dict[str, Any]]:
 def headers_of(properties: Properties) -> Mapping[str, Any]:
     """The headers of a message; none when they cannot be decoded: the properties have them as bytes then."""
     headers = properties.get('headers')
-    return headers if isinstance(headers, Mapping) else {}
+    return headers if isinstance(headers, dict) else {}
 
 
 def headers_to_copy(properties: Properties) -> dict[str, Any]:

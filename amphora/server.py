@@ -6,7 +6,6 @@ What happens to a request is in `answering`.
 from __future__ import annotations
 
 import logging
-import os
 import weakref
 from collections.abc import Callable
 from time import monotonic
@@ -25,6 +24,7 @@ from amphora.dialects import Dialect, Native
 from amphora.dialects.native import fanout_queue, request_exchange, request_queue, response_exchange
 from amphora.dispatch import FunctionTable
 from amphora.errors import NotSent, WrongThread
+from amphora.forking import abandoned_at_fork
 from amphora.intake import Intake
 from amphora.introspection import SERVICE as INTROSPECTION_SERVICE
 from amphora.introspection import Introspection, ServerDescription, describe_server
@@ -54,15 +54,7 @@ _POLL = 0.01
 
 
 # Those of this process, for a child that it forks.
-_servers: weakref.WeakSet[AmqpRpcServer] = weakref.WeakSet()
-
-
-def _abandon_all() -> None:
-    for server in list(_servers):
-        server._forked = True
-
-
-os.register_at_fork(after_in_child=_abandon_all)
+_servers: weakref.WeakSet[AmqpRpcServer] = abandoned_at_fork(lambda server: server._abandon())
 
 
 class AmqpRpcServer:
@@ -312,8 +304,9 @@ class AmqpRpcServer:
                 self._watched = True
                 watchdog.watch()
             if self._own_intake is None:
-                sole = self._exchange_type == 'fanout'
-                self._own_intake = self._start_intake(self._queue, self._settings.prefetch, sole=sole)
+                self._own_intake = self._start_intake(
+                    self._queue, self._settings.prefetch, sole=not self._shares_queues
+                )
             self._start_sessions()
         if not nowait:
             try:
@@ -402,6 +395,10 @@ class AmqpRpcServer:
                 'a function of the server waits for itself to end: stop the server from elsewhere, as in '
                 'gevent.spawn(server.stop)'
             )
+
+    def _abandon(self) -> None:
+        """In a forked child: what was made is the parent's."""
+        self._forked = True
 
     def _check_thread(self) -> None:
         if gevent.get_hub() is not self._hub:

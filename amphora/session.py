@@ -7,7 +7,6 @@ as wished for. Users hold on to the session; connections and channels are swappe
 from __future__ import annotations
 
 import logging
-import os
 import random
 import weakref
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from amphora.amqp import (
     NotAllowed,
 )
 from amphora.errors import AmqpError
+from amphora.forking import abandoned_at_fork
 from amphora.settings import Settings
 from amphora.timing import Backoff, Deadline
 from amphora.topology import Record, Topology
@@ -45,16 +45,7 @@ _RETRY_FAULTS = 2.0
 
 
 # Those of this process, for a child that it forks.
-_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-
-
-def _abandon_all() -> None:
-    for session in list(_sessions):
-        session.abandon()
-    _sessions.clear()
-
-
-os.register_at_fork(after_in_child=_abandon_all)
+_sessions: weakref.WeakSet[Session] = abandoned_at_fork(lambda session: session.abandon())
 
 
 class User(Protocol):

@@ -8,7 +8,6 @@ Source: AMQP 0-9-1 section 2.2.4 ("The connection class") and RabbitMQ's extensi
 from __future__ import annotations
 
 import logging
-import os
 import socket as stdlib_socket
 import ssl as ssl_module
 import weakref
@@ -45,6 +44,7 @@ from amphora.amqp.transport import TlsEngine, TlsTransport, Transport
 from amphora.amqp.url import AmqpUrl
 from amphora.checks import check_host
 from amphora.errors import WrongThread
+from amphora.forking import abandoned_at_fork
 from amphora.timing import Throttle
 
 logger = logging.getLogger('amphora.amqp')
@@ -61,16 +61,7 @@ _PROGRESS = 1024
 
 
 # Those of this process, for a child that it forks.
-_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
-
-
-def _abandon_all() -> None:
-    for connection in list(_connections):
-        connection.abandon()
-    _connections.clear()
-
-
-os.register_at_fork(after_in_child=_abandon_all)
+_connections: weakref.WeakSet[Connection] = abandoned_at_fork(lambda connection: connection.abandon())
 
 
 def _text(value: Any) -> Any:
