@@ -10,6 +10,7 @@ from itertools import pairwise
 import gevent
 import pytest
 from gevent import subprocess
+from gevent.event import Event
 
 from amphora import AmphoraError, IgnoreRequest, NotSent
 from amphora.amqp import Connection, Message
@@ -25,11 +26,19 @@ def test_a_request_that_is_delivered_twice_runs_once_and_is_answered_twice(
 ) -> None:
     calling = client()
     ledger = ledger_of(calling)
-    server(ledger.double(0.1))
+    double, both_are_here = ledger.double(), Event()
+    both_are_here.set()
+
+    def double_when_both_are_here(number: int) -> int:
+        both_are_here.wait()
+        return double(number)
+
+    serving = server(named={'double': double_when_both_are_here})
     ledger.call([1])
     ledger.check()
     ignored = calling.ignored_replies
     ledger.expect(21)
+    both_are_here.clear()
 
     with Connection.from_url(node.url) as connection, connection.channel() as channel:
         request = Message(b'{"func": "double", "args": [21], "kwargs": {}}', message_id='twice', reply_to=calling.uuid)
@@ -37,6 +46,9 @@ def test_a_request_that_is_delivered_twice_runs_once_and_is_answered_twice(
         for copies in (2, 1, 1):
             for _ in range(copies):
                 channel.basic.publish(request, f'rpc_{service}_request', '')
+            if copies == 2:
+                eventually(lambda: [len(jobs) for jobs in serving._answering._in_hand.values()] == [2])
+                both_are_here.set()
             ignored += 1
             eventually(lambda expected=ignored: calling.ignored_replies == expected)
 
