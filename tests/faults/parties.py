@@ -55,6 +55,11 @@ class ServerProcess:
         for line in self.process.stderr:
             self.stderr.append(line.rstrip())
 
+    def forget(self) -> None:
+        """Begin anew with what it has done and logged, before that takes much memory here."""
+        for each in (self.begun, self.done, self.stderr):
+            each.clear()
+
     def wait(self) -> int:
         """Wait until it has ended; gives its exit status."""
         return self._join()
