@@ -99,14 +99,19 @@ class Answering:
             job.give_back()
             return
         key = (reply_to, id)
-        if self._joins(key, job):
+        if key in self._in_hand:
+            self._join(key, job)
             return
         try:
             answer = self._recent.get(key)
             if answer is not None:
                 logger.debug('request %.100r came again: answered from memory', id)
-            elif self._shared and (self._goes_back(job, id, reply_to) or self._joins(key, job)):
-                return
+            elif self._shared:
+                if self._goes_back(job, id, reply_to):
+                    return
+                if key in self._in_hand:  # since this delivery has waited
+                    self._join(key, job)
+                    return
             self._in_hand[key] = [job]
             if answer is None:
                 answer = self._run(id, reply_to, properties, body)
@@ -122,18 +127,15 @@ class Answering:
                     each.give_back()
             raise
 
-    def _joins(self, key: Key, job: Job) -> bool:
-        """Whether the request is in hand already: then this delivery of it ends as that one does."""
-        jobs = self._in_hand.get(key)
-        if jobs is None:
-            return False
+    def _join(self, key: Key, job: Job) -> None:
+        """The request is in hand already: this delivery of it ends as that one does."""
+        jobs = self._in_hand[key]
         logger.debug('request %.100r came again before it was answered', key[1])
         # It came again because the channel of an earlier delivery has ended: no need to keep that one.
         for each in [each for each in jobs if each.stale]:
             jobs.remove(each)
             each.done()
         jobs.append(job)
-        return True
 
     def _run(self, id: str, reply_to: str, properties: dict[str, Any], body: bytes) -> Encoded | None:
         """The reply to a request; None when the function does not want to answer."""
@@ -291,7 +293,7 @@ class Answering:
             self._sending -= 1
             for job in jobs:
                 if acked and publication.returned is None:
-                    job.done()
+                    job.moved()
                 else:
                     job.give_back()
 

@@ -174,7 +174,6 @@ class AmqpRpcClient:
         self._consumer = Consumer(
             self._consuming, self._reply_queue.name, self._on_delivery, no_ack=not self._settings.confirm, sole=True
         )
-        self._to_ack: Delivery | None = None
         # When it was last made sure that replies can come.
         self._checked = 0.0
 
@@ -334,19 +333,11 @@ class AmqpRpcClient:
     def _on_delivery(self, delivery: Delivery) -> None:
         message = delivery.message
         if self._settings.confirm:
-            # One ack for all replies of this turn of the loop.
-            if self._to_ack is None:
-                self._hub.loop.run_callback(self._ack)
-            self._to_ack = delivery
+            delivery.ack_soon()
         id = self._dialect.reply_id(message.properties)
         if not self._pending.resolve(id, message):
             self.ignored_replies += 1
             logger.debug('%r: nobody waits for the reply %.100r', self, id)
-
-    def _ack(self) -> None:
-        delivery, self._to_ack = self._to_ack, None
-        if delivery is not None:
-            delivery.ack(multiple=True)
 
     def _on_settled(self, publication: Publication, acked: bool) -> None:
         # A returned request has failed already: its return came first.
@@ -523,7 +514,7 @@ class AmqpRpcClient:
             _working.discard(self)
             self._publisher.wait_settled(STOP_TIMEOUT)
             self._publishing.stop()
-            self._stop_consuming()
+            self._consumer.cancel()
             if not self._pending:
                 self._delete_reply_queue()
             self._consuming.stop()
@@ -539,7 +530,7 @@ class AmqpRpcClient:
         """Take no more replies: they wait in their queue until `serve`. Requests are still sent."""
         self._check_thread()
         with self._life:
-            self._stop_consuming()
+            self._consumer.cancel()
             self._consuming.stop()
 
     def _check_thread(self) -> None:
@@ -547,10 +538,6 @@ class AmqpRpcClient:
             raise WrongThread('%r belongs to another thread; make a client in this one' % self)
         if self._forked:
             self._start_afresh()
-
-    def _stop_consuming(self) -> None:
-        self._consumer.cancel()
-        self._ack()
 
     def _delete_reply_queue(self) -> None:
         if self._consuming.connection is None:

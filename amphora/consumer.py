@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from time import time
 
 import gevent
@@ -25,56 +27,51 @@ CANCEL_TIMEOUT = 5.0
 class Delivery:
     """A message that was delivered, and the channel that its ack belongs to.
 
-    Once that channel has ended, the broker has given the message back to the queue: acking or requeueing it does
-    nothing then.
+    Once that channel has ended, the broker has given the message back to the queue and it comes again: acking or
+    requeueing it does nothing then.
+
+    :ivar tag: the delivery tag.
+    :ivar redelivered: whether it may have been delivered before.
     """
 
-    __slots__ = ('_channel', 'consumer', 'message')
+    __slots__ = ('_channel', 'consumer', 'message', 'redelivered', 'tag')
 
     def __init__(self, message: Message, channel: Channel, consumer: Consumer) -> None:
+        info = message.delivery_info
+        assert info is not None
         self.message = message
         self.consumer = consumer
+        self.tag = info.delivery_tag
+        self.redelivered = info.redelivered
         self._channel = channel
-
-    @property
-    def tag(self) -> int:
-        """The delivery tag."""
-        assert self.message.delivery_info is not None
-        return self.message.delivery_info.delivery_tag
-
-    @property
-    def redelivered(self) -> bool:
-        """Whether it may have been delivered before."""
-        return self.message.delivery_info is not None and self.message.delivery_info.redelivered
 
     @property
     def stale(self) -> bool:
         """Whether the channel has ended."""
         return self._channel.closed
 
-    def ack(self, multiple: bool = False) -> bool:
-        """It is done with, and with ``multiple`` all before it; False when the channel has ended, so that it will come
-        again."""
-        try:
-            self._channel.ack(self.tag, multiple)
-        except Closed:
-            return False
-        return True
+    def ack(self) -> None:
+        """It is done with."""
+        self._channel.acks.settled(self.tag)
+        with suppress(Closed):
+            self._channel.ack(self.tag)
 
-    def requeue(self) -> bool:
-        """Give it back to the queue; False as in `ack`."""
-        return self._refuse(requeue=True)
+    def ack_soon(self) -> None:
+        """It is done with: ack it at the end of this turn of the loop, together with others."""
+        self._channel.acks.add(self.tag)
 
-    def reject(self) -> bool:
-        """Drop it, or dead-letter it where its queue says so; False as in `ack`."""
-        return self._refuse(requeue=False)
+    def requeue(self) -> None:
+        """Give it back to the queue."""
+        self._refuse(requeue=True)
 
-    def _refuse(self, requeue: bool) -> bool:
-        try:
+    def reject(self) -> None:
+        """Drop it, or dead-letter it where its queue says so."""
+        self._refuse(requeue=False)
+
+    def _refuse(self, requeue: bool) -> None:
+        self._channel.acks.settled(self.tag)
+        with suppress(Closed):
             self._channel.basic.reject(self.tag, requeue=requeue)
-        except Closed:
-            return False
-        return True
 
 
 class Consumer:
@@ -160,7 +157,7 @@ class Consumer:
             self._channel = channel
             self._tag = channel.basic.consume(
                 self.queue,
-                lambda message: self._on_delivery(Delivery(message, channel, self)),
+                partial(self._deliver, channel),
                 no_ack=self._no_ack,
                 # The later goes before the earlier, also when that was another process: while the broker still believes
                 # in a connection that is lost, it would send half of the messages there.
@@ -168,6 +165,12 @@ class Consumer:
                 on_cancel=self._on_cancel,
                 direct=True,
             )
+
+    def _deliver(self, channel: Channel, message: Message) -> None:
+        delivery = Delivery(message, channel, self)
+        if not self._no_ack:
+            channel.acks.delivered(delivery.tag)
+        self._on_delivery(delivery)
 
     def suspend(self) -> None:
         """See `amphora.session.User`."""

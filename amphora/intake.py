@@ -21,7 +21,7 @@ REQUEUE_DELAY = 1.0
 
 
 class Job:
-    """A request in hand. It ends with one of `done`, `drop` and `give_back`.
+    """A request in hand. It ends with one of `done`, `moved`, `drop` and `give_back`.
 
     :ivar ended: whether it has.
     :ivar alone: whether it was moved to where it is run alone.
@@ -63,7 +63,12 @@ class Job:
         self.alone = True
 
     def done(self) -> None:
-        """It is answered: ack."""
+        """It is answered: ack, together with others."""
+        self._delivery.ack_soon()
+        self._end()
+
+    def moved(self) -> None:
+        """It is somewhere else: ack at once."""
         self._delivery.ack()
         self._end()
 

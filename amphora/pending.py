@@ -39,7 +39,8 @@ class Entry:
         self.id = id
         self.deadline = deadline
         self.publication: Any = None
-        self._slot: dict[str, Entry] | None = None
+        # The table's; from `Pending.open` on.
+        self._slot: dict[str, Entry]
         self._waiter = waiter
 
     def wait(self) -> Any:
@@ -167,10 +168,11 @@ class Pending:
             self._timer.start(self._tick)
         # A deadline may have passed already: encoding large arguments takes its time.
         slot = max(int(entry.deadline / _TICK), self._swept) + 1
-        entry._slot = self._slots.get(slot)
-        if entry._slot is None:
-            entry._slot = self._slots[slot] = {}
-        entry._slot[entry.id] = self._entries[entry.id] = entry
+        entries = self._slots.get(slot)
+        if entries is None:
+            entries = self._slots[slot] = {}
+        entry._slot = entries
+        entries[entry.id] = self._entries[entry.id] = entry
 
     def abandon(self) -> None:
         """In a forked child: those who wait are the parent's."""
@@ -182,7 +184,6 @@ class Pending:
         """Take an entry out of the table; None when it is not there (any more)."""
         entry = self._entries.pop(id, None)  # type: ignore[arg-type]  # None is no key, and is not found
         if entry is not None:
-            assert entry._slot is not None
             del entry._slot[entry.id]
         return entry
 
@@ -196,9 +197,10 @@ class Pending:
 
     def resolve(self, id: str | None, reply: Any) -> bool:
         """Hand a reply to who waits for it; False when nobody does. Only in the hub."""
-        entry = self.take(id)
+        entry = self._entries.pop(id, None)  # type: ignore[arg-type]  # as in `take`, without the call
         if entry is None:
             return False
+        del entry._slot[entry.id]
         entry.deliver(reply)
         return True
 

@@ -6,7 +6,7 @@ Knows messages and addresses; not what they are for. Whoever publishes hears of 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from itertools import count
 from time import monotonic, time
 from typing import Any
@@ -122,7 +122,9 @@ class Publication:
         """The broker has answered."""
         tried_again = not acked and self.publisher is not None and self.publisher.try_again(self)
         if not tried_again:
-            self.end()
+            self._ended = True  # as `end` does, without the call
+            if self._waited is not None:
+                self._waited.set()
             if self.on_settled is not None:
                 self.on_settled(self, acked)
         if self.suspect and self.publisher is not None:
@@ -183,6 +185,8 @@ class Publisher:
         self._opened = 0.0
         self._channel: Channel | None = None
         self._connection: Connection | None = None
+        # What the channel's broker owes an answer for.
+        self._unconfirmed: Sized = ()
         # Waiting for the broker, by number. A dict, so that one whose time is over leaves at once.
         self._held: dict[int, Publication] = {}
         self._held_bytes = 0
@@ -228,8 +232,7 @@ class Publisher:
     @property
     def full(self) -> bool:
         """Whether as much waits for the broker as may: to be sent, or to be confirmed."""
-        unconfirmed = 0 if self._channel is None or self._channel.confirms is None else len(self._channel.confirms)
-        return len(self._held) + unconfirmed >= self._hold_count or self._held_bytes >= self._hold_bytes
+        return len(self._held) + len(self._unconfirmed) >= self._hold_count or self._held_bytes >= self._hold_bytes
 
     def withdraw_expired(self) -> None:
         """Let go of what is held and of no use any more."""
@@ -384,6 +387,7 @@ class Publisher:
             connection.blocked_listeners.append(lambda _: self.flush())
             connection.drain_listeners.append(self.flush)
         self._channel, self._connection, self._opened = channel, connection, monotonic()
+        self._unconfirmed = () if channel.confirms is None else channel.confirms
 
     def suspend(self) -> None:
         """See `amphora.session.User`."""

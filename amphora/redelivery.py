@@ -24,6 +24,8 @@ Properties = Mapping[str, Any]
 
 def count_deliveries(properties: Properties) -> int:
     """How many deliveries have come to grief, as far as the request itself knows."""
+    if 'headers' not in properties:
+        return 0
     count = headers_of(properties).get(DELIVERIES)
     # Whoever sends a request may say anything of it, also that it has never been delivered and never will have been.
     return count if isinstance(count, int) and count > 0 else 0
@@ -75,9 +77,10 @@ def send_again(properties: Properties, deliveries: int, now: float, ignored: boo
 
 def _deadline(properties: Properties) -> int | None:
     """When a request expires, in milliseconds since 1970; None when it does not say."""
-    deadline = headers_of(properties).get(DEADLINE)
-    if isinstance(deadline, int):
-        return deadline
+    if 'headers' in properties:
+        deadline = headers_of(properties).get(DEADLINE)
+        if isinstance(deadline, int):
+            return deadline
     sent, lifetime = properties.get('timestamp'), _milliseconds(properties.get('expiration'))
     if sent is None or lifetime is None:
         return None

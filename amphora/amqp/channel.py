@@ -16,9 +16,10 @@ from gevent.lock import BoundedSemaphore
 from pamqp import base, commands
 
 from amphora.amqp import frames
+from amphora.amqp.acks import Acks
 from amphora.amqp.confirms import Confirms, Publication
 from amphora.amqp.consumers import Consumer
-from amphora.amqp.content import ContentAssembler, encode_publish_head
+from amphora.amqp.content import ContentAssembler, encode_message
 from amphora.amqp.errors import ChannelClosed, CommandInvalid, UnexpectedFrame, channel_error
 from amphora.amqp.listeners import tell
 from amphora.amqp.message import DeliveryInfo, Message, ReturnInfo
@@ -68,6 +69,7 @@ class Channel:
         self.confirm = ConfirmMethods(self)
         self.tx = TxMethods(self)
         self.confirms: Confirms | None = None
+        self.acks = Acks(self._ack_gathered)
         self.consumers: dict[bytes, Consumer] = {}
         #: cleared while the broker has stopped this channel's publishing with channel.flow
         self.flowing = Event()
@@ -160,19 +162,19 @@ class Channel:
         :raises ValueError: when something cannot be encoded or is larger than the broker takes; nothing was sent then.
         :raises Closed: when the channel has ended.
         """
-        self.check_open()
+        if self.error is not None or self._closing:
+            self.check_open()
         connection = self.connection
-        head = encode_publish_head(
+        data = encode_message(
             self.id,
             exchange,
             routing_key,
             mandatory,
             properties,
-            len(body),
+            body,
             connection.frame_max,
             connection.max_message_size,
         )
-        data = b''.join((head, *frames.encode_body(self.id, body, connection.frame_max)))
         tag = 0 if self.confirms is None else self.confirms.register(publication)
         connection.write(data)
         return tag
@@ -185,6 +187,11 @@ class Channel:
         self.check_open()
         self.connection.write(frames.encode_ack(self.id, delivery_tag, multiple))
 
+    def _ack_gathered(self, delivery_tag: int, multiple: bool) -> None:
+        # Where the channel has ended, nobody wants them any more.
+        if not self.closed and not self._closing:
+            self.connection.write(frames.encode_ack(self.id, delivery_tag, multiple))
+
     # -- what the broker says, in the hub ------------------------------------------------------------------------------
 
     def handle(self, kind: int, payload: bytes) -> None:
@@ -196,23 +203,30 @@ class Channel:
         if kind == frames.METHOD:
             name = payload[:4]
             if name == frames.BASIC_ACK:
-                self._settle(payload, acked=True)
+                self._settle(payload, True)
             elif name in _WITH_CONTENT:
                 content.begin(payload)
             elif content.method is not None:
                 raise UnexpectedFrame('a method frame in the middle of a message')
             elif name == frames.BASIC_NACK:
-                self._settle(payload, acked=False)
+                self._settle(payload, False)
             else:
                 self._on_method(frames.decode_method(payload))
         elif kind == frames.BODY:
             if content.body(payload):
-                self._on_content()
+                self._on_content(*content.take())
         elif kind == frames.HEADER:
             if content.header(payload):
-                self._on_content()
+                self._on_content(*content.take())
         else:
             raise UnexpectedFrame('a frame of type %d on channel %d' % (kind, self.id))
+
+    def handle_delivery(self, method: bytes, header: bytes, body: bytes) -> None:
+        """Take a ``basic.deliver`` of this channel whose message has come in one piece.
+
+        :raises Closed: a connection error, when it breaks the protocol.
+        """
+        self._on_delivery(method, self._content.whole(header, body), body)
 
     def _settle(self, payload: bytes, acked: bool) -> None:
         tag, bits = frames.decode_ack(payload)
@@ -220,23 +234,29 @@ class Channel:
             raise CommandInvalid('a confirm on channel %d, which is not in confirm mode' % self.id)
         self.confirms.settle(tag, bits & 1 == 1, acked)
 
-    def _on_content(self) -> None:
-        method, properties, body = self._content.take()
+    def _on_delivery(self, method: bytes, properties: dict[str, Any], body: bytes) -> None:
         if self._closing:
             return
+        consumer_tag, delivery_tag, redelivered, at = frames.decode_deliver(method)
+        consumer = self.consumers.get(consumer_tag)
+        if consumer is not None:
+            info = DeliveryInfo(method, consumer_tag, delivery_tag, redelivered, at)
+            consumer.deliver(Message.received(body, properties, info))
+            return
+        self.acks.stray()
+        if self._telling.admits(monotonic()):
+            logger.warning('a delivery for %r, which is no consumer of channel %d', consumer_tag, self.id)
+
+    def _on_content(self, method: bytes, properties: dict[str, Any], body: bytes) -> None:
         name = method[:4]
         if name == frames.BASIC_DELIVER:
-            info = DeliveryInfo.from_deliver(method)
-            consumer = self.consumers.get(info.raw_consumer_tag)
-            if consumer is None:
-                if self._telling.admits(monotonic()):
-                    logger.warning('a delivery for %r, which is no consumer of channel %d', info.consumer_tag, self.id)
-            else:
-                consumer.deliver(Message.received(body, properties, info))
+            self._on_delivery(method, properties, body)
+        elif self._closing:
+            return
         elif name == frames.BASIC_GET_OK:
             got: Any = frames.decode_method(method)
             # The remaining bytes look as in a deliver: delivery tag, redelivered, exchange, routing key.
-            info = DeliveryInfo(b'', got.delivery_tag, got.redelivered, method, 13, got.message_count)
+            info = DeliveryInfo(method, b'', got.delivery_tag, got.redelivered, 13, got.message_count)
             self._answer(got, (got, Message.received(body, properties, info)))
         else:
             returned: Any = frames.decode_method(method)
@@ -299,6 +319,7 @@ class Channel:
     def abandon(self) -> None:
         """Close the channel without waiting: whoever wanted it has given up."""
         if not self.closed and not self._closing:
+            self.acks.flush()
             self._closing = True
             self.connection.write(
                 frames.encode_method(self.id, commands.Channel.Close, reply_code=200, reply_text='OK')

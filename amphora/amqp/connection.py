@@ -154,7 +154,7 @@ class Connection:
         # channels are remembered, and are the last to be used again: a stray delivery must not meet a new channel's
         # consumer.
         self._retired: set[int] = set()
-        self._splitter = frames.Splitter()
+        self._splitter = frames.Splitter(on_delivered=self._on_delivered)
         self._writable = Event()
         self._writable.set()
         self._closing = False
@@ -168,6 +168,8 @@ class Connection:
         self._progress = (0, 0)
         self._progressed = 0.0
         self._transport: Transport
+        #: sends whole frames; never blocks
+        self.write: Callable[[bytes], None]
         _connections.add(self)
         self._open(password, ssl or None, high_water, server_hostname or host)
 
@@ -208,6 +210,7 @@ class Connection:
         try:
             with gevent.Timeout(self._connect_timeout, too_long):
                 self._transport = self._connect(context, high_water, server_hostname)
+                self.write = self._transport.write
                 self._transport.start()
                 self._transport.write(frames.PROTOCOL_HEADER)
                 self._handshake(password)
@@ -340,10 +343,6 @@ class Connection:
             raise
         return channel
 
-    def write(self, data: bytes) -> None:
-        """Send whole frames; never blocks."""
-        self._transport.write(data)
-
     @property
     def congested(self) -> bool:
         """Whether more is unsent than the high-water mark; `drain_listeners` hear when that is over."""
@@ -395,11 +394,10 @@ class Connection:
             for kind, number, payload in self._splitter.feed(data):
                 if number:
                     channel = channels.get(number)
-                    if channel is None:
-                        if number in self._retired:
-                            continue
-                        raise ChannelNumberError('a frame for channel %d, which is not open' % number)
-                    channel.handle(kind, payload)
+                    if channel is not None:
+                        channel.handle(kind, payload)
+                    else:
+                        self._check_retired(number)
                 elif kind == frames.METHOD:
                     self._on_method(frames.decode_method(payload))
                 elif kind != frames.HEARTBEAT:
@@ -407,7 +405,20 @@ class Connection:
                 if self.error is not None:
                     return
         except Closed as error:
-            self._refuse(error)
+            # What follows a message that somebody has ended the connection for is of no interest.
+            if self.error is None:
+                self._refuse(error)
+
+    def _on_delivered(self, number: int, method: bytes, header: bytes, body: bytes) -> None:
+        channel = self._channels.get(number)
+        if channel is not None:
+            channel.handle_delivery(method, header, body)
+        else:
+            self._check_retired(number)
+
+    def _check_retired(self, number: int) -> None:
+        if number not in self._retired:
+            raise ChannelNumberError('a frame for channel %d, which is not open' % number)
 
     def _on_method(self, method: Any) -> None:
         kind = type(method)
@@ -513,6 +524,8 @@ class Connection:
         if self.error is not None:
             return
         self.check_thread()
+        for channel in self._channels.values():
+            channel.acks.flush()
         self._closing = True
         self._expect(commands.Connection.CloseOk)
         self._say(commands.Connection.Close, reply_code=200, reply_text='goodbye')

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from amphora.amqp.errors import FrameError, UnexpectedFrame
-from amphora.amqp.frames import encode_publish, keep
+from amphora.amqp.frames import encode_body, encode_publish, keep
 from amphora.amqp.properties import decode_header, encode_header
 
 #: RabbitMQ's own proposal, and ours: the largest frame, in bytes
@@ -41,6 +41,23 @@ def encode_publish_head(
     if len(header) > frame_max:
         raise ValueError('the properties take %d bytes; a frame holds at most %d' % (len(header), frame_max))
     return encode_publish(channel, exchange, routing_key, mandatory) + header
+
+
+def encode_message(
+    channel: int,
+    exchange: str,
+    routing_key: str,
+    mandatory: bool,
+    properties: Mapping[str, Any],
+    body: bytes,
+    frame_max: int = FRAME_MAX,
+    max_message_size: int = MAX_MESSAGE_SIZE,
+) -> bytes:
+    """All frames of a publish; raises as `encode_publish_head`."""
+    head = encode_publish_head(
+        channel, exchange, routing_key, mandatory, properties, len(body), frame_max, max_message_size
+    )
+    return b''.join((head, *encode_body(channel, body, frame_max)))
 
 
 class ContentAssembler:
@@ -81,9 +98,7 @@ class ContentAssembler:
             raise UnexpectedFrame('a content header where %s was expected' % self._expected())
         self._missing, self.properties = decode_header(payload)
         if self._missing > self.max_size:
-            raise FrameError(
-                'a body of %d bytes was announced; at most %d are accepted' % (self._missing, self.max_size)
-            )
+            raise self._too_large(self._missing)
         if self._missing == 0:
             self.content = b''
             return True
@@ -111,12 +126,27 @@ class ContentAssembler:
         self.content = payload
         return True
 
+    def whole(self, header: bytes, body: bytes) -> dict[str, Any]:
+        """The properties of a message that has come in one piece; its header announces the body as it is.
+
+        :raises UnexpectedFrame: when the content before it is not complete.
+        :raises FrameError: when the header cannot be decoded, or the body is larger than `max_size`.
+        """
+        if self.method is not None:
+            raise UnexpectedFrame('a method frame where %s was expected' % self._expected())
+        if len(body) > self.max_size:
+            raise self._too_large(len(body))
+        return decode_header(header)[1]
+
     def take(self) -> tuple[bytes, dict[str, Any], bytes]:
         """The complete content: method payload, properties and body; the assembler is then free for the next."""
         method, properties, content = self.method, self.properties, self.content
         assert method is not None
         self.method, self._parts, self.content = None, None, b''
         return method, properties, content
+
+    def _too_large(self, size: int) -> FrameError:
+        return FrameError('a body of %d bytes was announced; at most %d are accepted' % (size, self.max_size))
 
     def _expected(self) -> str:
         if self.method is None:

@@ -11,7 +11,7 @@ Source: AMQP 0-9-1 specification, section 2.3 ("General frame format") and secti
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, cast
 
@@ -40,15 +40,21 @@ BASIC_ACK = b'\x00\x3c\x00\x50'
 BASIC_NACK = b'\x00\x3c\x00\x78'
 
 _frame_header = struct.Struct('>BHI')
+# The head of a content header's frame, and of its payload the size of the body.
+_unpack_content_head = struct.Struct('>BHI4xQ').unpack_from
+_CONTENT_HEAD_SIZE = 19
 _tag_and_bits = struct.Struct('>QB')
 _unpack_tag_and_bits = _tag_and_bits.unpack_from
-_pack_frame_header = _frame_header.pack
+#: packs type, channel and size of the payload
+pack_frame_header = _frame_header.pack
 _ack_head = struct.Struct('>BHI4sQBB').pack
 
 # Pieces below this size, in bytes, are gathered in one buffer.
 _SMALL = 1024
 
 Frame = tuple[int, int, bytes]
+#: gets a channel's number and the payloads of a message's three frames: method, header and body
+ContentListener = Callable[[int, bytes, bytes, bytes], None]
 
 
 def keep(parts: list[bytes | bytearray], piece: bytes) -> None:
@@ -69,14 +75,17 @@ class Splitter:
     """Cuts a byte stream into frames, whatever pieces it arrives in.
 
     :param frame_max: the largest frame to accept, in bytes with its overhead; raise it once tune is agreed on.
+    :param on_delivered: called with each ``basic.deliver`` whose message came in one piece and has one body frame, as
+        nearly all do: its three frames are not yielded then.
     :ivar header_max: the largest content header to accept, in the same bytes, where that is more than `frame_max`.
     :ivar begun: how many frames have not come in one piece; the last of them may be under way.
     """
 
-    __slots__ = ('_needed', '_parts', '_size', 'begun', 'frame_max', 'header_max')
+    __slots__ = ('_needed', '_on_delivered', '_parts', '_size', 'begun', 'frame_max', 'header_max')
 
-    def __init__(self, frame_max: int = FRAME_MIN_SIZE) -> None:
+    def __init__(self, frame_max: int = FRAME_MIN_SIZE, on_delivered: ContentListener | None = None) -> None:
         self.frame_max = frame_max
+        self._on_delivered = on_delivered
         self.header_max = 0
         self.begun = 0
         self._parts: list[bytes | bytearray] = []
@@ -118,8 +127,27 @@ class Splitter:
                 break
             if data[stop] != 0xCE:
                 raise FrameError('a frame ends with octet %#04x, not with 0xce' % data[stop])
-            yield kind, channel, data[at + 7 : stop]
+            payload = data[at + 7 : stop]
             at = stop + 1
+            if kind == METHOD and payload[:4] == BASIC_DELIVER and self._on_delivered is not None:
+                # Anything unusual about the two frames that follow is left to those who look at each by itself.
+                if end - at > _CONTENT_HEAD_SIZE:
+                    kind, number, size, body_size = _unpack_content_head(data, at)
+                    body = at + size + FRAME_OVERHEAD
+                    stop = body + 7 + body_size
+                    if (
+                        kind == HEADER
+                        and number == channel
+                        and max(size, body_size) + FRAME_OVERHEAD <= self.frame_max
+                        and stop < end
+                        and unpack(data, body) == (BODY, channel, body_size)
+                        and data[body - 1] == data[stop] == 0xCE
+                    ):
+                        self._on_delivered(channel, payload, data[at + 7 : body - 1], data[body + 7 : stop])
+                        at = stop + 1
+                        continue
+                kind = METHOD
+            yield kind, channel, payload
         if at < end:
             self._parts.append(data[at:] if at else data)
             self._size = end - at
@@ -221,7 +249,7 @@ def decode_method(payload: bytes) -> base.Frame:
 
 def frame(kind: int, channel: int, payload: bytes) -> bytes:
     """One frame around a payload."""
-    return _pack_frame_header(kind, channel, len(payload)) + payload + FRAME_END
+    return pack_frame_header(kind, channel, len(payload)) + payload + FRAME_END
 
 
 # -- the hot four ------------------------------------------------------------------------------------------------------
@@ -248,15 +276,16 @@ def encode_publish(channel: int, exchange: str, routing_key: str, mandatory: boo
     )
 
 
-def encode_body(channel: int, body: bytes, frame_max: int) -> list[bytes]:
+def encode_body(channel: int, body: bytes, frame_max: int) -> list[bytes | memoryview]:
     """The body frames of a message, in order and ready to be joined; none for an empty body."""
     size = frame_max - FRAME_OVERHEAD
     if len(body) <= size:
-        return [_pack_frame_header(BODY, channel, len(body)), body, FRAME_END] if body else []
-    out: list[bytes] = []
+        return [pack_frame_header(BODY, channel, len(body)), body, FRAME_END] if body else []
+    out: list[bytes | memoryview] = []
+    view = memoryview(body)
     for at in range(0, len(body), size):
-        piece = body[at : at + size]
-        out += (_pack_frame_header(BODY, channel, len(piece)), piece, FRAME_END)
+        piece = view[at : at + size]
+        out += (pack_frame_header(BODY, channel, len(piece)), piece, FRAME_END)
     return out
 
 

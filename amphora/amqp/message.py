@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from amphora.amqp.fields import read_short_string
-from amphora.amqp.frames import decode_deliver
 
 
 class DeliveryInfo:
-    """How a message was delivered.
+    """How a message was delivered; exchange and routing key are only decoded when somebody asks.
+
+    :param raw: payload of the method that it came with.
+    :param at: where the name of the exchange begins in it.
 
     :ivar consumer_tag: of the consumer it was delivered to, as raw UTF-8 (`consumer_tag` decodes it); empty after a
         get.
@@ -22,10 +24,10 @@ class DeliveryInfo:
 
     def __init__(
         self,
+        raw: bytes,
         raw_consumer_tag: bytes,
         delivery_tag: int,
         redelivered: bool,
-        raw: bytes,
         at: int,
         message_count: int | None = None,
     ) -> None:
@@ -35,12 +37,6 @@ class DeliveryInfo:
         self.message_count = message_count
         self._raw = raw
         self._at = at
-
-    @classmethod
-    def from_deliver(cls, payload: bytes) -> DeliveryInfo:
-        """From the payload of ``basic.deliver``; exchange and routing key are only decoded when somebody asks."""
-        tag, delivery_tag, redelivered, at = decode_deliver(payload)
-        return cls(tag, delivery_tag, redelivered, payload, at)
 
     @property
     def consumer_tag(self) -> str:

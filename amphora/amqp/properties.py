@@ -15,7 +15,7 @@ from typing import Any
 
 from amphora.amqp.errors import FrameError
 from amphora.amqp.fields import field_table, read_field_table
-from amphora.amqp.frames import HEADER, frame
+from amphora.amqp.frames import FRAME_END, HEADER, pack_frame_header
 
 #: property names in the order of their flags, highest flag first
 NAMES = (
@@ -57,10 +57,14 @@ def encode_header(channel: int, body_size: int, properties: Mapping[str, Any]) -
         value = properties[name]
         if value is None:
             flags &= ~_FLAGS[name]
+        elif encode is _encode_text and value.__class__ is str and value.isascii() and len(value) < 256:
+            # What nearly all of them are, without the call.
+            out += (_LENGTHS[len(value)], value.encode())
         else:
             out.append(encode(name, value))
     out[0] = _head.pack(60, 0, body_size, flags)
-    return frame(HEADER, channel, b''.join(out))
+    payload = b''.join(out)
+    return pack_frame_header(HEADER, channel, len(payload)) + payload + FRAME_END
 
 
 @lru_cache(maxsize=256)
@@ -131,7 +135,14 @@ def decode_header(payload: bytes) -> tuple[int, dict[str, Any]]:
     at = 14
     try:
         for name, decode in _decoders(flags):
-            properties[name], at = decode(payload, at)
+            if decode is _decode_text:
+                # As it does, without the call.
+                start = at + 1
+                at = start + payload[at]
+                text = payload[start:at]
+                properties[name] = text.decode() if text.isascii() else text.decode('utf-8', 'surrogateescape')
+            else:
+                properties[name], at = decode(payload, at)
     except IndexError:
         at = len(payload) + 1
     # Slices end where the payload does, so one look at the end tells whether everything was there.

@@ -6,7 +6,8 @@ Reading: an io watcher's callback receives and hands the bytes up; no greenlet h
 from there may block.
 
 Writing: the first write of a loop iteration goes to the socket at once, everything else written in the same iteration
-leaves as one `send` at its end. What the socket does not take waits for it to become writable.
+leaves as one `send` at its end. While iterations write much, the first waits for the others: a packet of its own would
+cost both sides more than the moment is worth. What the socket does not take waits for it to become writable.
 """
 
 from __future__ import annotations
@@ -22,10 +23,15 @@ from gevent import monkey
 
 # A gevent loop's io events.
 _READ, _WRITE = 1, 2
-# Bytes received or sent in one go: frame_max, so that a full body frame costs one system call.
-_CHUNK = 131072
+# Bytes received in one go: a full body frame costs one system call, while much comes. Otherwise less, and as much as a
+# TLS record holds: Python makes room for all of it first, and asking the system for as much as a frame is eight times
+# as long as receiving a few messages.
+_LARGE, _SMALL = 131072, 16384
 # Small writes are joined up to this many bytes; beyond it copying would cost more than the system calls it saves.
 _JOIN = 1048576
+
+# An iteration writes much when that many writes have followed the first one.
+_MUCH = 4
 
 _NOTHING = b''
 
@@ -59,6 +65,7 @@ class Transport:
         self._on_lost = on_lost
         self._on_drain = on_drain
         self._was_congested = False
+        self._room = _SMALL
         self._sock = _socket_class(sock.family, sock.type, sock.proto, sock.detach())
         self._sock.setblocking(False)
         self._queue: list[bytes] = []
@@ -67,6 +74,8 @@ class Transport:
         self._partial: bytes | memoryview = _NOTHING
         # True while somebody is already going to flush: a callback at the end of this iteration, or the write watcher.
         self._armed = False
+        # Whether much was written in the last iteration that wrote.
+        self._busy = False
         self._lock = _allocate_lock()
         self._loop = gevent.get_hub().loop
         self._reader = self._loop.io(self._sock.fileno(), _READ)
@@ -96,7 +105,7 @@ class Transport:
 
     def _readable(self) -> None:
         try:
-            data = self._sock.recv(_CHUNK)
+            data = self._sock.recv(self._room)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -105,6 +114,7 @@ class Transport:
         if not data:
             self._lose(ConnectionResetError('the peer closed the socket'))
             return
+        self._room = _LARGE if len(data) >= _SMALL else _SMALL
         self.last_received = monotonic()
         self._on_data(data)
 
@@ -130,7 +140,11 @@ class Transport:
             self._queued += len(data)
         elif not self.closed:
             self._armed = True
-            if self._push(data):
+            if self._busy:
+                self._queue.append(data)
+                self._queued += len(data)
+                self._loop.run_callback(self.flush)
+            elif self._push(data):
                 self._loop.run_callback(self.flush)
             else:
                 self._writer.start(self._writable)
@@ -138,6 +152,7 @@ class Transport:
     def flush(self) -> None:
         """Hand to the socket what is queued; runs at the end of an iteration whose first write went out at once."""
         if not self.closed:
+            self._busy = len(self._queue) > _MUCH
             self._drain()
 
     def _writable(self) -> None:
@@ -296,7 +311,7 @@ class TlsEngine:
                 self._object.do_handshake()
             except ssl.SSLWantReadError:
                 self._flush(sock)
-                data = sock.recv(_CHUNK)
+                data = sock.recv(_SMALL)
                 if not data:
                     raise ConnectionResetError('the peer closed the socket during the TLS handshake') from None
                 self._incoming.write(data)
@@ -326,7 +341,7 @@ class TlsEngine:
         plain: list[bytes] = []
         while True:
             try:
-                piece = self._object.read(_CHUNK)
+                piece = self._object.read(_SMALL)
             except ssl.SSLWantReadError:
                 return b''.join(plain), False
             except ssl.SSLZeroReturnError:

@@ -143,7 +143,7 @@ def test_a_nack_is_decoded(tag: int, multiple: bool, requeue: bool) -> None:
 @given(names, st.integers(0, 2**63 - 1), st.booleans(), names, names)
 def test_a_delivery_is_decoded(consumer: str, tag: int, redelivered: bool, exchange: str, key: str) -> None:
     payload = one_frame(method(1, commands.Basic.Deliver(consumer, tag, redelivered, exchange, key)))[2]
-    info = DeliveryInfo.from_deliver(payload)
+    info = DeliveryInfo(payload, *frames.decode_deliver(payload))
     assert (info.consumer_tag, info.delivery_tag, info.redelivered) == (consumer, tag, redelivered)
     assert (info.exchange, info.routing_key) == (exchange, key)
 
@@ -273,6 +273,72 @@ def test_frames_before_a_broken_one_still_come() -> None:
         next(feeding)
 
 
+def whole_deliveries(*pieces: bytes) -> tuple[list[tuple[int, bytes, bytes, bytes]], list[frames.Frame]]:
+    """What comes as a whole message, and what as frames."""
+    whole: list[tuple[int, bytes, bytes, bytes]] = []
+    splitter = frames.Splitter(on_delivered=lambda *content: whole.append(content))
+    return whole, [each for piece in pieces for each in splitter.feed(piece)]
+
+
+DELIVERY = delivery(1, 'tag', 1, b'hello')
+DELIVERY_FRAMES = list(frames.Splitter().feed(DELIVERY))
+
+
+def test_deliveries_that_come_in_one_piece_come_as_whole_messages_between_the_other_frames() -> None:
+    order: list[Any] = []
+    splitter = frames.Splitter(on_delivered=lambda *content: order.append(content))
+    order.extend(each[:2] for each in splitter.feed(frames.HEARTBEAT_FRAME))
+    for each in splitter.feed(DELIVERY + method(1, commands.Basic.Ack(7)) + DELIVERY + frames.HEARTBEAT_FRAME):
+        order.append(each[:2])
+
+    message = (1, *(payload for _, _, payload in DELIVERY_FRAMES))
+    assert order == [(8, 0), message, (1, 1), message, (8, 0)]
+
+
+METHOD_FRAME, HEADER_FRAME, BODY_FRAME = (raw_frame(*each) for each in DELIVERY_FRAMES)
+
+
+@pytest.mark.parametrize('at', range(1, len(DELIVERY)))
+def test_a_delivery_comes_as_its_frames_when_more_than_the_first_is_in_two_pieces(at: int) -> None:
+    whole, others = whole_deliveries(DELIVERY[:at], DELIVERY[at:])
+    if at < len(METHOD_FRAME):
+        assert whole == [(1, *(payload for _, _, payload in DELIVERY_FRAMES))]
+    else:
+        assert others == DELIVERY_FRAMES
+    assert bool(whole) != bool(others)
+
+
+@pytest.mark.parametrize(
+    'data',
+    [
+        pytest.param(
+            METHOD_FRAME + raw_frame(2, 3, DELIVERY_FRAMES[1][2]) + BODY_FRAME, id='header of another channel'
+        ),
+        pytest.param(METHOD_FRAME + HEADER_FRAME + raw_frame(3, 3, b'hello'), id='body of another channel'),
+        pytest.param(METHOD_FRAME + HEADER_FRAME + raw_frame(3, 1, b'hell') + raw_frame(3, 1, b'o'), id='two bodies'),
+        pytest.param(METHOD_FRAME + HEADER_FRAME + raw_frame(3, 1, b'hello!'), id='a longer body'),
+        pytest.param(METHOD_FRAME + BODY_FRAME + HEADER_FRAME, id='body before header'),
+        pytest.param(METHOD_FRAME + METHOD_FRAME + HEADER_FRAME + BODY_FRAME[:-1], id='two methods'),
+        pytest.param(METHOD_FRAME + raw_frame(2, 1, b'') + BODY_FRAME + BODY_FRAME, id='an empty header'),
+        pytest.param(delivery(1, 'tag', 1, b''), id='no body'),
+    ],
+)
+def test_what_follows_a_deliver_and_is_not_its_message_comes_as_frames(data: bytes) -> None:
+    assert whole_deliveries(data) == ([], list(frames.Splitter().feed(data)))
+
+
+@pytest.mark.parametrize('at', [len(METHOD_FRAME), len(METHOD_FRAME) + len(HEADER_FRAME), len(DELIVERY)])
+def test_each_frame_of_a_message_must_end_as_frames_do(at: int) -> None:
+    data = DELIVERY[: at - 1] + b'\xcd' + DELIVERY[at:]
+    with pytest.raises(FrameError, match='octet 0xcd, not with 0xce'):
+        whole_deliveries(data)
+
+
+def test_a_body_larger_than_a_frame_is_refused_in_a_whole_message_too() -> None:
+    with pytest.raises(FrameError, match='a frame of 4097 bytes; at most 4096'):
+        whole_deliveries(delivery(1, 'tag', 1, bytes(4089)))
+
+
 # -- bytes that nobody meant to send -----------------------------------------------------------------------------------
 
 WELL_FORMED = [
@@ -314,7 +380,7 @@ def read_everything(data: bytes) -> None:
                 frames.decode_ack(payload)
                 continue
             if name == frames.BASIC_DELIVER:
-                info = DeliveryInfo.from_deliver(payload)
+                info = DeliveryInfo(payload, *frames.decode_deliver(payload))
                 repr((info, info.consumer_tag))
             else:
                 frames.decode_method(payload)

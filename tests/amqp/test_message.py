@@ -8,6 +8,7 @@ import pytest
 from pamqp import commands
 
 from amphora.amqp import DeliveryInfo, Message, ReturnInfo
+from amphora.amqp.frames import decode_deliver
 from tests.amqp.scripted import method
 
 
@@ -76,7 +77,7 @@ def test_a_message_shows_its_properties_and_the_beginning_of_its_body() -> None:
 
 def test_how_it_came_is_read_off_the_delivery() -> None:
     frame = method(1, commands.Basic.Deliver('consumer', 7, True, 'exchange', 'key'))
-    info = DeliveryInfo.from_deliver(frame[7:-1])
+    info = DeliveryInfo(frame[7:-1], *decode_deliver(frame[7:-1]))
     assert (info.consumer_tag, info.raw_consumer_tag, info.delivery_tag) == ('consumer', b'consumer', 7)
     assert (info.redelivered, info.exchange, info.routing_key, info.message_count) == (True, 'exchange', 'key', None)
     assert repr(info) == "<DeliveryInfo 7 redelivered exchange='exchange' routing_key='key'>"
