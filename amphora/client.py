@@ -16,7 +16,6 @@ from typing import Any
 from uuid import uuid4
 
 import gevent
-import gevent.threadpool  # resolves names; imported now because Python refuses to while a program ends
 from gevent.event import AsyncResult, Event
 from gevent.hub import Waiter
 from gevent.lock import RLock

@@ -13,6 +13,7 @@ from time import time
 
 import gevent
 from gevent.lock import RLock
+from msgspec import Struct
 
 from amphora.amqp import Channel, Closed, Connection, Message
 from amphora.errors import AmqpError
@@ -24,7 +25,7 @@ logger = logging.getLogger('amphora.consumer')
 CANCEL_TIMEOUT = 5.0
 
 
-class Delivery:
+class Delivery(Struct, eq=False):
     """A message that was delivered, and the channel that its ack belongs to.
 
     Once that channel has ended, the broker has given the message back to the queue and it comes again: acking or
@@ -32,33 +33,29 @@ class Delivery:
 
     :ivar tag: the delivery tag.
     :ivar redelivered: whether it may have been delivered before.
+    :ivar queue: name of the queue that it was taken from.
     """
 
-    __slots__ = ('_channel', 'consumer', 'message', 'redelivered', 'tag')
-
-    def __init__(self, message: Message, channel: Channel, consumer: Consumer) -> None:
-        info = message.delivery_info
-        assert info is not None
-        self.message = message
-        self.consumer = consumer
-        self.tag = info.delivery_tag
-        self.redelivered = info.redelivered
-        self._channel = channel
+    message: Message
+    channel: Channel
+    tag: int
+    redelivered: bool
+    queue: str
 
     @property
     def stale(self) -> bool:
         """Whether the channel has ended."""
-        return self._channel.closed
+        return self.channel.closed
 
     def ack(self) -> None:
         """It is done with."""
-        self._channel.acks.settled(self.tag)
+        self.channel.acks.settled(self.tag)
         with suppress(Closed):
-            self._channel.ack(self.tag)
+            self.channel.ack(self.tag)
 
     def ack_soon(self) -> None:
         """It is done with: ack it at the end of this turn of the loop, together with others."""
-        self._channel.acks.add(self.tag)
+        self.channel.acks.add(self.tag)
 
     def requeue(self) -> None:
         """Give it back to the queue."""
@@ -69,9 +66,9 @@ class Delivery:
         self._refuse(requeue=False)
 
     def _refuse(self, requeue: bool) -> None:
-        self._channel.acks.settled(self.tag)
+        self.channel.acks.settled(self.tag)
         with suppress(Closed):
-            self._channel.basic.reject(self.tag, requeue=requeue)
+            self.channel.basic.reject(self.tag, requeue=requeue)
 
 
 class Consumer:
@@ -167,10 +164,12 @@ class Consumer:
             )
 
     def _deliver(self, channel: Channel, message: Message) -> None:
-        delivery = Delivery(message, channel, self)
+        info = message.delivery_info
+        assert info is not None
+        tag = info.delivery_tag
         if not self._no_ack:
-            channel.acks.delivered(delivery.tag)
-        self._on_delivery(delivery)
+            channel.acks.delivered(tag)
+        self._on_delivery(Delivery(message, channel, tag, info.redelivered, self.queue))
 
     def suspend(self) -> None:
         """See `amphora.session.User`."""

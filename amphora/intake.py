@@ -10,6 +10,7 @@ from time import monotonic
 
 import gevent
 from gevent.event import Event
+from msgspec import Struct
 
 from amphora.amqp import Channel, Message
 from amphora.consumer import Consumer, Delivery
@@ -20,25 +21,23 @@ from amphora.timing import Deadline
 REQUEUE_DELAY = 1.0
 
 
-class Job:
+class Job(Struct, eq=False):
     """A request in hand. It ends with one of `done`, `moved`, `drop` and `give_back`.
 
     :ivar ended: whether it has.
     :ivar alone: whether it was moved to where it is run alone.
     """
 
-    __slots__ = ('_delivery', '_intake', 'alone', 'ended', 'message')
-
-    def __init__(self, delivery: Delivery, intake: Intake) -> None:
-        self.message: Message = delivery.message
-        self.ended = self.alone = False
-        self._delivery = delivery
-        self._intake = intake
+    message: Message
+    _delivery: Delivery
+    _intake: Intake
+    ended: bool = False
+    alone: bool = False
 
     @property
     def queue(self) -> str:
         """Name of the queue it was taken from."""
-        return self._delivery.consumer.queue
+        return self._delivery.queue
 
     @property
     def redelivered(self) -> bool:
@@ -58,7 +57,8 @@ class Job:
     def continue_as(self, message: Message, channel: Channel) -> None:
         """It goes on as another message, which was got on a channel; the one that it came by is acked."""
         self._delivery.ack()
-        self._delivery = Delivery(message, channel, self._delivery.consumer)
+        assert message.delivery_info is not None
+        self._delivery = Delivery(message, channel, message.delivery_info.delivery_tag, False, self.queue)
         self.message = message
         self.alone = True
 
@@ -174,7 +174,7 @@ class Intake:
             self._drained.set()
 
     def _on_delivery(self, delivery: Delivery) -> None:
-        job = Job(delivery, self)
+        job = Job(delivery.message, delivery, self)
         self._in_hand += 1
         self._drained.clear()
         if self._finished.is_set():

@@ -13,6 +13,7 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
+from msgspec import Struct, field
 
 from amphora.amqp import Channel, ChannelClosed, Closed, Connection, Message, ReturnInfo
 from amphora.amqp.content import encode_publish_head
@@ -33,78 +34,51 @@ _RETRY_DELAY = 0.2
 _LINGER = 30.0
 
 
-class Publication:
+class Publication(Struct, eq=False):
     """A message to be published, and what has become of it so far.
 
-    :param deadline: monotonic time after which publishing it is of no use; None: never. What is left of it travels
+    :ivar deadline: monotonic time after which publishing it is of no use; None: never. What is left of it travels
         along as the message's expiration (https://www.rabbitmq.com/docs/ttl).
-    :param on_settled: called in the hub, once, with this publication and True when the broker has taken it, False when
+    :ivar on_settled: called in the hub, once, with this publication and True when the broker has taken it, False when
         it refused it. A returned message is settled too: see `returned`.
-    :param on_refused: called with this publication and the reason when it will not be sent.
-    :param waits: whether it waits while the session is refused, as replies do; otherwise it is refused too.
-    :ivar repeated: whether it was lost unconfirmed and is sent again, so that it may arrive twice.
+    :ivar on_refused: called with this publication and the reason when it will not be sent.
+    :ivar waits: whether it waits while the session is refused, as replies do; otherwise it is refused too.
+    :ivar number: publications are numbered in the order in which they were made.
+    :ivar publisher: who has it.
+    :ivar returned: why the broker returned it; None when it did not.
     :ivar written: whether it has been handed to a connection at least once.
+    :ivar withdrawn: whether nobody wants it to be sent any more.
+    :ivar repeated: whether it was lost unconfirmed and is sent again, so that it may arrive twice: nobody knows what
+        became of it the first time.
     :ivar refused_at: monotonic time at which the broker first refused it; None: it has not.
     :ivar turned_away: whether the broker has refused it, and it has not been sent again since.
-    :ivar returned: why the broker returned it; None when it did not.
+    :ivar suspect: whether the broker ended the channel when this was among the unconfirmed: next time it goes alone.
     """
 
-    __slots__ = (
-        '_ended',
-        '_waited',
-        'body',
-        'deadline',
-        'exchange',
-        'message_id',
-        'number',
-        'on_refused',
-        'on_settled',
-        'properties',
-        'publisher',
-        'refused_at',
-        'repeated',
-        'returned',
-        'routing_key',
-        'suspect',
-        'turned_away',
-        'waits',
-        'withdrawn',
-        'written',
-    )
+    exchange: str
+    routing_key: str
+    properties: dict[str, Any]
+    body: bytes
+    deadline: float | None = None
+    on_settled: Callable[[Publication, bool], None] | None = None
+    on_refused: Callable[[Publication, Exception], None] | None = None
+    waits: bool = False
+    number: int = field(default_factory=_numbers.__next__)
+    publisher: Publisher | None = None
+    returned: ReturnInfo | None = None
+    written: bool = False
+    withdrawn: bool = False
+    repeated: bool = False
+    refused_at: float | None = None
+    turned_away: bool = False
+    suspect: bool = False
+    _ended: bool = False
+    _waited: Event | None = None
 
-    def __init__(
-        self,
-        exchange: str,
-        routing_key: str,
-        properties: dict[str, Any],
-        body: bytes,
-        deadline: float | None = None,
-        on_settled: Callable[[Publication, bool], None] | None = None,
-        on_refused: Callable[[Publication, Exception], None] | None = None,
-        waits: bool = False,
-    ) -> None:
-        self.number = next(_numbers)
-        self.exchange = exchange
-        self.routing_key = routing_key
-        self.properties = properties
-        self.body = body
-        self.deadline = deadline
-        self.on_settled = on_settled
-        self.on_refused = on_refused
-        self.message_id: str | None = properties.get('message_id')
-        self.returned: ReturnInfo | None = None
-        self.written = False
-        self.withdrawn = False
-        self.waits = waits
-        # Sent again, because nobody knows what became of it the first time.
-        self.repeated = False
-        self.refused_at: float | None = None
-        self.turned_away = False
-        # The broker ended the channel when this was among the unconfirmed: next time it goes alone.
-        self.suspect = False
-        self.publisher: Publisher | None = None
-        self._ended = False
-        self._waited: Event | None = None
+    @property
+    def message_id(self) -> str | None:
+        """The message's own id; None when it has none."""
+        return self.properties.get('message_id')
 
     def wait(self) -> None:
         """Block until the broker has answered, or nobody wants to know any more."""

@@ -125,6 +125,10 @@ class Session:
 
     def start(self) -> None:
         """Begin to connect; returns at once. Nothing happens when it has begun."""
+        # Resolves names. Now, because Python refuses to import it while a program ends; and no sooner, because it takes
+        # its time.
+        import gevent.threadpool
+
         if not self._greenlet:  # none, or one that has ended
             self.refusal = None
             self.away = False

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-import ssl as ssl_module
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from amphora.amqp.options import connection_options
 from amphora.checks import check_host, check_integer, check_name, check_seconds
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 #: names the environment variable that holds a URL, or several with commas between, for whoever gives none
 URL_VARIABLE = 'AMPHORA_AMQP_URL'
@@ -18,8 +21,7 @@ QUEUE_TYPES = ('classic', 'quorum')
 ELECTION_PATIENCE = 5.0
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """Where the broker is and how to treat it; `make_settings` makes it from a user's keyword arguments.
 
     :ivar hosts: for each broker address the options of `amphora.amqp.Connection`, in the order in which they are tried.
@@ -29,11 +31,15 @@ class Settings:
     :ivar queue_type: ``classic``, ``quorum`` or None for the broker's default, of request and reply queues.
     """
 
-    hosts: tuple[dict[str, Any], ...] = field(repr=False)  # passwords
+    hosts: tuple[dict[str, Any], ...]
     prefetch: int
     persistent: bool
     confirm: bool
     queue_type: str | None
+
+    def __repr__(self) -> str:
+        # The hosts' options hold passwords.
+        return '<Settings of %d hosts>' % len(self.hosts)
 
     @property
     def delivery_mode(self) -> int:
@@ -58,7 +64,7 @@ def make_settings(
     amqp_user: str = 'guest',
     amqp_password: str = 'guest',
     amqp_vhost: str = '/',
-    amqp_ssl: bool | ssl_module.SSLContext | None = None,
+    amqp_ssl: bool | SSLContext | None = None,
     heartbeat: float | None = None,
     prefetch: int = 100,
     persistent: bool = True,

@@ -5,14 +5,14 @@ They are told what time it is and what was drawn at random; they read no clock, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
+
+from msgspec import Struct
 
 __all__ = ('Backoff', 'Deadline', 'Throttle')
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(Struct, frozen=True):
     """A moment by which something must have happened.
 
     :param at: the moment, in seconds of the clock that ``now`` is read from; infinity for "never".

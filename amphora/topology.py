@@ -6,15 +6,15 @@ Knows what was wished for; whether it is there is the broker's to say.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from amphora.amqp import Channel
 from amphora.checks import check_name
 
 
-@dataclass(frozen=True)
-class Exchange:
+class Exchange(Struct, frozen=True):
     """A durable exchange."""
 
     name: str
@@ -34,8 +34,7 @@ class Exchange:
         return '%s exchange %r' % (self.type, self.name)
 
 
-@dataclass(frozen=True)
-class Queue:
+class Queue(Struct, frozen=True):
     """A durable queue.
 
     :param arguments: as (name, value) pairs, such as ``('x-expires', 60000)``.
@@ -59,8 +58,7 @@ class Queue:
         return 'queue %r%s' % (self.name, shown)
 
 
-@dataclass(frozen=True)
-class Binding:
+class Binding(Struct, frozen=True):
     """A queue's binding to an exchange."""
 
     queue: str

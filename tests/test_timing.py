@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
 from decimal import Decimal
 from math import inf, nan
 from typing import Any
@@ -63,7 +62,7 @@ def test_a_timeout_that_is_no_number_is_refused(timeout: Any) -> None:
 def test_a_deadline_is_a_value() -> None:
     assert Deadline.after(5, now=1.0) == Deadline(6.0)
     assert hash(Deadline(6.0)) == hash(Deadline(6.0))
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         Deadline(6.0).at = 7.0  # type: ignore[misc]
 
 

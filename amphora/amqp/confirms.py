@@ -18,9 +18,12 @@ class Publication(Protocol):
 
     exchange: str
     routing_key: str
-    message_id: str | None
     #: set when the broker has returned the message; `settled` follows
     returned: ReturnInfo | None
+
+    @property
+    def message_id(self) -> str | None:
+        """The message's own id; None when it has none."""
 
     def settled(self, acked: bool) -> None:
         """The broker has answered: True for ``basic.ack``, False for ``basic.nack``."""

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import logging
 import socket as stdlib_socket
-import ssl as ssl_module
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent import socket
@@ -25,7 +24,6 @@ from amphora.amqp import frames, heartbeat
 from amphora.amqp.channel import CLOSE_TIMEOUT, TELLING, Channel, CloseListener
 from amphora.amqp.content import FRAME_MAX, MAX_MESSAGE_SIZE
 from amphora.amqp.errors import (
-    CertificateRefused,
     ChannelNumberError,
     Closed,
     CommandInvalid,
@@ -40,12 +38,15 @@ from amphora.amqp.errors import (
 from amphora.amqp.handshake import agree, agree_heartbeat, describe_client, log_in
 from amphora.amqp.listeners import tell
 from amphora.amqp.options import connection_options
-from amphora.amqp.transport import TlsEngine, TlsTransport, Transport
+from amphora.amqp.transport import Transport
 from amphora.amqp.url import AmqpUrl
 from amphora.checks import check_host
 from amphora.errors import WrongThread
 from amphora.forking import abandoned_at_fork
 from amphora.timing import Throttle
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 logger = logging.getLogger('amphora.amqp')
 
@@ -109,7 +110,7 @@ class Connection:
         password: str = 'guest',
         vhost: str = '/',
         *,
-        ssl: bool | ssl_module.SSLContext | None = None,
+        ssl: bool | SSLContext | None = None,
         heartbeat: float | None = 10,
         connect_timeout: float = 10,
         client_properties: Mapping[str, Any] | None = None,
@@ -126,7 +127,9 @@ class Connection:
             raise ValueError('frame_max must be at least %d, not %r' % (frames.FRAME_MIN_SIZE, frame_max))
         check_host(host, 'host')
         if ssl is True:
-            ssl = ssl_module.create_default_context()
+            from ssl import create_default_context
+
+            ssl = create_default_context()
         self.host = host
         self.port = port if port is not None else 5671 if ssl else 5672
         self.user = user
@@ -201,9 +204,7 @@ class Connection:
 
     # -- opening -------------------------------------------------------------------------------------------------------
 
-    def _open(
-        self, password: str, context: ssl_module.SSLContext | None, high_water: int, server_hostname: str
-    ) -> None:
+    def _open(self, password: str, context: SSLContext | None, high_water: int, server_hostname: str) -> None:
         too_long = ConnectionFailed(
             'no AMQP connection to %s:%d within %g s' % (self.host, self.port, self._connect_timeout)
         )
@@ -218,15 +219,11 @@ class Connection:
             # Also when killed, or timed out from outside: nobody else knows of this socket.
             if hasattr(self, '_transport'):
                 self._end(error if isinstance(error, Exception) else ConnectionFailed('given up while connecting'))
-            if isinstance(error, ssl_module.SSLCertVerificationError):
-                raise CertificateRefused(
-                    'the certificate of %s:%d is refused: %s' % (self.host, self.port, error.verify_message)
-                ) from error
             if isinstance(error, (OSError, UnicodeError)):  # IDNA says UnicodeError of a host name
                 raise ConnectionFailed('cannot connect to %s:%d: %s' % (self.host, self.port, error)) from error
             raise
 
-    def _connect(self, context: ssl_module.SSLContext | None, high_water: int, server_hostname: str) -> Transport:
+    def _connect(self, context: SSLContext | None, high_water: int, server_hostname: str) -> Transport:
         sock = socket.create_connection((self.host, self.port))
         try:
             sock.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
@@ -234,8 +231,10 @@ class Connection:
             callbacks = (self._received, self._lost, self._drained)
             if context is None:
                 return Transport(sock, *callbacks, high_water=high_water)
+            from amphora.amqp.tls import TlsEngine, TlsTransport
+
             tls = TlsEngine(context, server_hostname)
-            tls.handshake(sock)
+            tls.handshake(sock, '%s:%d' % (self.host, self.port))
             return TlsTransport(sock, tls, *callbacks, high_water=high_water)
         finally:
             sock.close()  # the transport has taken the descriptor over; closes it when there is no transport

@@ -4,39 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import Struct
+
 from amphora.amqp.fields import read_short_string
 
 
-class DeliveryInfo:
+class DeliveryInfo(Struct, eq=False):
     """How a message was delivered; exchange and routing key are only decoded when somebody asks.
 
-    :param raw: payload of the method that it came with.
+    :param method: payload of the method that it came with.
     :param at: where the name of the exchange begins in it.
 
-    :ivar consumer_tag: of the consumer it was delivered to, as raw UTF-8 (`consumer_tag` decodes it); empty after a
-        get.
+    :ivar raw_consumer_tag: of the consumer it was delivered to, in UTF-8; empty after a get.
     :ivar delivery_tag: what to ack it by, on its channel only.
     :ivar redelivered: whether it, or an earlier delivery of it, may have been handed out before.
     :ivar message_count: messages that remained in the queue; only after a get.
     """
 
-    __slots__ = ('_at', '_raw', 'delivery_tag', 'message_count', 'raw_consumer_tag', 'redelivered')
-
-    def __init__(
-        self,
-        raw: bytes,
-        raw_consumer_tag: bytes,
-        delivery_tag: int,
-        redelivered: bool,
-        at: int,
-        message_count: int | None = None,
-    ) -> None:
-        self.raw_consumer_tag = raw_consumer_tag
-        self.delivery_tag = delivery_tag
-        self.redelivered = redelivered
-        self.message_count = message_count
-        self._raw = raw
-        self._at = at
+    method: bytes
+    raw_consumer_tag: bytes
+    delivery_tag: int
+    redelivered: bool
+    at: int
+    message_count: int | None = None
 
     @property
     def consumer_tag(self) -> str:
@@ -46,12 +36,12 @@ class DeliveryInfo:
     @property
     def exchange(self) -> str:
         """The exchange it was published to; empty for the default exchange."""
-        return read_short_string(self._raw, self._at)[0]
+        return read_short_string(self.method, self.at)[0]
 
     @property
     def routing_key(self) -> str:
         """The routing key it was published with."""
-        return read_short_string(self._raw, read_short_string(self._raw, self._at)[1])[0]
+        return read_short_string(self.method, read_short_string(self.method, self.at)[1])[0]
 
     def __repr__(self) -> str:
         return '<DeliveryInfo %d%s exchange=%r routing_key=%r>' % (

@@ -136,11 +136,14 @@ def decode_header(payload: bytes) -> tuple[int, dict[str, Any]]:
     try:
         for name, decode in _decoders(flags):
             if decode is _decode_text:
-                # As it does, without the call.
+                # As these two do, without the call.
                 start = at + 1
                 at = start + payload[at]
                 text = payload[start:at]
                 properties[name] = text.decode() if text.isascii() else text.decode('utf-8', 'surrogateescape')
+            elif decode is _decode_octet:
+                properties[name] = payload[at]
+                at += 1
             else:
                 properties[name], at = decode(payload, at)
     except IndexError:

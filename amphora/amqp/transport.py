@@ -13,7 +13,6 @@ cost both sides more than the moment is worth. What the socket does not take wai
 from __future__ import annotations
 
 import contextlib
-import ssl
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -207,7 +206,7 @@ class Transport:
             pending = b''.join((self._partial, data)) if data else self._partial
         try:
             sent = self._sock.send(pending)
-        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError):
+        except (BlockingIOError, InterruptedError):
             sent = 0
         else:
             self.last_sent = monotonic()
@@ -253,104 +252,3 @@ class Transport:
         if not self.closed:
             self.close()
             self._on_lost(error)
-
-
-class TlsTransport(Transport):
-    """A `Transport` with TLS between the socket and everything else.
-
-    The TLS engine works on memory buffers, so reading stays in the hub and writing stays one coalesced `send`.
-    """
-
-    def __init__(self, sock: Any, tls: TlsEngine, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self._tls = tls
-        self._on_plain, self._on_data = self._on_data, self._decrypt
-
-    def start(self) -> None:
-        super().start()
-        # The peer's first words may have come together with the end of the handshake.
-        self._loop.run_callback(self._decrypt, b'')
-
-    def _decrypt(self, data: bytes) -> None:
-        if self.closed:
-            return
-        try:
-            with self._lock:
-                plain, ended = self._tls.decrypt(data)
-        except ssl.SSLError as error:
-            self._lose(error)
-            return
-        if self._tls.wants_to_say and not self._push() and not self._armed:
-            self._armed = True
-            self._writer.start(self._writable)
-        if plain:
-            self._on_plain(plain)
-        if ended:
-            self._lose(ConnectionResetError('the peer ended the TLS session'))
-
-    def _encode(self, data: bytes) -> bytes:
-        return self._tls.encrypt(data)
-
-
-class TlsEngine:
-    """TLS on memory buffers (`ssl.SSLObject`): bytes in, bytes out, no socket."""
-
-    def __init__(self, context: ssl.SSLContext, server_hostname: str | None) -> None:
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
-
-    def handshake(self, sock: Any) -> None:
-        """Shake hands over a connected gevent socket; blocks this greenlet only.
-
-        :raises OSError: (of which `ssl.SSLError` is a kind) when the peer cannot be trusted, does not speak TLS or goes
-            away.
-        """
-        while True:
-            try:
-                self._object.do_handshake()
-            except ssl.SSLWantReadError:
-                self._flush(sock)
-                data = sock.recv(_SMALL)
-                if not data:
-                    raise ConnectionResetError('the peer closed the socket during the TLS handshake') from None
-                self._incoming.write(data)
-            except ssl.SSLError:
-                self._flush(sock)  # the alert that tells the peer why
-                raise
-            else:
-                self._flush(sock)
-                return
-
-    def _flush(self, sock: Any) -> None:
-        data = self._outgoing.read()
-        if data:
-            sock.sendall(data)
-
-    def encrypt(self, data: bytes) -> bytes:
-        """What to send for these bytes, and whatever TLS itself wants to say."""
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._object.write(rest) :]
-        return self._outgoing.read()
-
-    def decrypt(self, data: bytes) -> tuple[bytes, bool]:
-        """The plain bytes in what was received, and whether the peer has ended the session."""
-        if data:
-            self._incoming.write(data)
-        plain: list[bytes] = []
-        while True:
-            try:
-                piece = self._object.read(_SMALL)
-            except ssl.SSLWantReadError:
-                return b''.join(plain), False
-            except ssl.SSLZeroReturnError:
-                return b''.join(plain), True
-            if not piece:
-                return b''.join(plain), True
-            plain.append(piece)
-
-    @property
-    def wants_to_say(self) -> bool:
-        """Whether TLS itself has something to send, such as a key update; `encrypt` of nothing gives it."""
-        return self._outgoing.pending > 0

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any
 from urllib.parse import quote, unquote
+
+from msgspec import Struct
 
 __all__ = ('AmqpUrl',)
 
@@ -28,8 +29,7 @@ _VHOST_BYTES = 255
 _FRAME_MIN_SIZE = 4096
 
 
-@dataclass(frozen=True)
-class AmqpUrl:
+class AmqpUrl(Struct, frozen=True):
     """What an AMQP URI says: where the broker is, who connects, and with which options.
 
     :param host: host name or address; an IPv6 address without its brackets.
