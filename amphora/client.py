@@ -332,7 +332,8 @@ class AmqpRpcClient:
     def _on_delivery(self, delivery: Delivery) -> None:
         message = delivery.message
         if self._settings.confirm:
-            delivery.ack_soon()
+            # A reply that comes again is ignored.
+            delivery.ack_late()
         id = self._dialect.reply_id(message.properties)
         if not self._pending.resolve(id, message):
             self.ignored_replies += 1

@@ -57,6 +57,10 @@ class Delivery(Struct, eq=False):
         """It is done with: ack it at the end of this turn of the loop, together with others."""
         self.channel.acks.add(self.tag)
 
+    def ack_late(self) -> None:
+        """It is done with, and its repeat would do no harm: ack it together with many others."""
+        self.channel.acks.add_late(self.tag)
+
     def requeue(self) -> None:
         """Give it back to the queue."""
         self._refuse(requeue=True)

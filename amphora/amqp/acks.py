@@ -9,8 +9,12 @@ Source: https://www.rabbitmq.com/docs/confirms#consumer-acks-multiple-parameter.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import gevent
+
+#: seconds that acks may wait for others when that is asked for
+LATE = 0.01
 
 
 class Acks:
@@ -19,7 +23,7 @@ class Acks:
     :param ack: writes an ack of a delivery tag, and where its second argument is true of all before it.
     """
 
-    __slots__ = ('_ack', '_loop', '_ready', '_singly', '_unsettled')
+    __slots__ = ('_ack', '_flushing', '_loop', '_ready', '_singly', '_timer', '_unsettled')
 
     def __init__(self, ack: Callable[[int, bool], None]) -> None:
         self._ack = ack
@@ -27,6 +31,9 @@ class Acks:
         # A dict keeps the order: the first of them is the oldest delivery in hand.
         self._unsettled: dict[int, None] = {}
         self._ready: list[int] = []
+        # Whether the end of this turn of the loop flushes.
+        self._flushing = False
+        self._timer: Any = None
         self._singly = False
 
     def delivered(self, tag: int) -> None:
@@ -44,12 +51,25 @@ class Acks:
     def add(self, tag: int) -> None:
         """Ack a delivery at the end of this turn of the loop."""
         self._unsettled.pop(tag, None)
-        if not self._ready:
-            self._loop.run_callback(self.flush)
         self._ready.append(tag)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.run_callback(self.flush)
+
+    def add_late(self, tag: int) -> None:
+        """Ack a delivery within `LATE` seconds: one whose repeat would do no harm."""
+        self._unsettled.pop(tag, None)
+        self._ready.append(tag)
+        if self._timer is None:
+            self._timer = self._loop.timer(LATE)
+            self._timer.start(self.flush)
 
     def flush(self) -> None:
         """Write the acks that were gathered."""
+        self._flushing = False
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
         ready, self._ready = self._ready, []
         oldest = 0 if self._singly else next(iter(self._unsettled), None)
         if oldest is not None:

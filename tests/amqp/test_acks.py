@@ -3,7 +3,7 @@
 import gevent
 import pytest
 
-from amphora.amqp.acks import Acks
+from amphora.amqp.acks import LATE, Acks
 
 
 class Written(list):
@@ -81,3 +81,26 @@ def test_what_is_acked_once_is_not_acked_again(acks: Acks, written: Written) -> 
     gevent.sleep(0)
 
     assert written == [(1, False)]
+
+
+def test_late_acks_wait_for_others(acks: Acks, written: Written) -> None:
+    for tag in (1, 2):
+        acks.delivered(tag)
+        acks.add_late(tag)
+        gevent.sleep(0)
+        assert written == []
+
+    gevent.sleep(2 * LATE)
+    assert written == [(2, True)]
+
+
+def test_late_acks_go_out_with_one_that_does_not_wait(acks: Acks, written: Written) -> None:
+    for tag in (1, 2):
+        acks.delivered(tag)
+    acks.add_late(1)
+    acks.add(2)
+    gevent.sleep(0)
+    assert written == [(2, True)]
+
+    gevent.sleep(2 * LATE)
+    assert written == [(2, True)]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -72,11 +73,15 @@ def understand(pieces: Iterable[bytes], frame_max: int = 131072) -> list[Any]:
     :raises Closed: nothing.
     """
     made: list[Any] = []
-    splitter = frames.Splitter(frame_max)
-    assemblers: dict[int, ContentAssembler] = {}
+    assemblers: defaultdict[int, ContentAssembler] = defaultdict(lambda: ContentAssembler(100_000))
+
+    def on_delivered(channel: int, method: bytes, header: bytes, body: bytes) -> None:
+        made.append(delivered(method, assemblers[channel].whole(header, body), body))
+
+    splitter = frames.Splitter(frame_max, on_delivered)
     for piece in pieces:
         for kind, channel, payload in splitter.feed(piece):
-            assembler = assemblers.setdefault(channel, ContentAssembler(100_000))
+            assembler = assemblers[channel]
             name = payload[:4]
             if kind == frames.METHOD and name in (frames.BASIC_DELIVER, frames.BASIC_GET_OK, frames.BASIC_RETURN):
                 assembler.begin(payload)
@@ -89,10 +94,14 @@ def understand(pieces: Iterable[bytes], frame_max: int = 131072) -> list[Any]:
             ):
                 method, properties, body = assembler.take()
                 if method[:4] == frames.BASIC_DELIVER:
-                    made.append((repr(DeliveryInfo.from_deliver(method)), properties, body))
+                    made.append(delivered(method, properties, body))
                 else:
                     made.append((told(frames.decode_method(method)), properties, body))
     return made
+
+
+def delivered(method: bytes, properties: dict[str, Any], body: bytes) -> tuple[str, dict[str, Any], bytes]:
+    return repr(DeliveryInfo(method, *frames.decode_deliver(method))), properties, body
 
 
 def told(method: base.Frame) -> tuple[str, dict[str, Any]]:

@@ -22,6 +22,7 @@ from urllib.parse import quote
 import gevent
 import pytest
 from gevent import subprocess
+from msgspec.structs import asdict
 from pamqp import commands
 
 from amphora import (
@@ -152,7 +153,7 @@ def test_the_password_is_in_no_text_of_any_object(keeper: str, service: str, sto
             for text in (repr(each), str(each), format(each), pprint.pformat(each), pprint.pformat([each])):
                 check_unseen(text, keeper)
         # Nor is it on the way to where the broker shows its connections.
-        assert PASSWORD not in repr(vars(url)).replace(repr(PASSWORD), '')
+        assert PASSWORD not in repr(asdict(url)).replace(repr(PASSWORD), '')
     finally:
         through_it.close()
         broker.stop()
