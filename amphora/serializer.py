@@ -7,7 +7,7 @@ may go into them; not who sends them, nor over what. Nothing is imported or inst
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from math import isfinite
@@ -26,6 +26,10 @@ _TEXT_LENGTH = 1000
 
 # What msgspec raises at values that it cannot encode.
 _ENCODING_ERRORS = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
+
+# Bytes of a body that are worth thinking twice before looking through them.
+_MUCH = 4096
+_WITHOUT_FLOATS = frozenset((str, bytes, bool, int, type(None)))
 
 # In MessagePack, a 64-bit float whose exponent is all ones: infinite or not a number. May match by chance.
 _MAYBE_NOT_FINITE = re.compile(rb'\xcb[\x7f\xff][\xf0-\xff]', re.DOTALL)
@@ -148,7 +152,7 @@ class _Codec:
             body = self._encode(call)
         except _ENCODING_ERRORS as error:
             self._refuse_call(call, error)
-        if self._nulls_not_finite and b'null' in body and _has_not_finite(call):
+        if self._nulls_not_finite and _hides_not_finite(body, call, (*args, *kwargs.values())):
             self._refuse_call(call, _NotFinite('a float is infinite or not a number'))
         return body
 
@@ -164,7 +168,7 @@ class _Codec:
         if isinstance(obj, BaseException):
             return self._serialize_exception(obj)
         # A dict and not a _Reply, which would leave out a result that is msgspec's UNSET.
-        failure, body = self._try({'result': obj})
+        failure, body = self._try({'result': obj}, (obj,))
         if failure is not None:
             error, description = self._describe('result', obj, failure)
             raise error(f'the result cannot be serialised: {description}') from failure
@@ -197,13 +201,16 @@ class _Codec:
         args = [_text_of(arg) if self._try(_exception_envelope('', [arg]))[0] else arg for arg in args]
         return self._encode(_exception_envelope(kind, args))
 
-    def _try(self, value: Any) -> tuple[Exception | None, bytes]:
-        """Why a value cannot be encoded, or None and what it is encoded to."""
+    def _try(self, value: Any, parts: tuple[Any, ...] | None = None) -> tuple[Exception | None, bytes]:
+        """Why a value cannot be encoded, or None and what it is encoded to.
+
+        :param parts: what the value consists of; None: itself.
+        """
         try:
             body = self._encode(value)
         except _ENCODING_ERRORS as error:
             return error, b''
-        if self._nulls_not_finite and b'null' in body and _has_not_finite(value):
+        if self._nulls_not_finite and _hides_not_finite(body, value, parts or (value,)):
             return _NotFinite('a float is infinite or not a number'), b''
         return None, body
 
@@ -305,6 +312,17 @@ class RpcMsgPackSerializer(AbstractRpcSerializer):
     deserialize_call = staticmethod(_msgpack.deserialize_call)
     serialize_result = staticmethod(_msgpack.serialize_result)
     deserialize_result = staticmethod(_msgpack.deserialize_result)
+
+
+def _hides_not_finite(body: bytes, value: Any, parts: Iterable[Any]) -> bool:
+    """Whether a body has ``null`` where the value has a float that is infinite or not a number.
+
+    :param parts: all that is in the value.
+    """
+    # Looking through much text takes as long as encoding it, and text holds no float.
+    if len(body) > _MUCH and all(type(part) in _WITHOUT_FLOATS for part in parts):
+        return False
+    return b'null' in body and _has_not_finite(value)
 
 
 def _has_not_finite(value: Any) -> bool:

@@ -394,6 +394,14 @@ def test_json_refuses_floats_that_it_would_turn_into_null(number: float) -> None
         RpcJsonSerializer.serialize_result(number)
     with pytest.raises(ValueError, match=r'result\[0\]\.end\.value' + said):
         RpcJsonSerializer.serialize_result([Line(None, Odd.A)])
+    # Also where there is much else.
+    much = 'null ' * 10_000
+    with pytest.raises(ValueError, match=r'args\[1\]' + said):
+        RpcJsonSerializer.serialize_call('f', (much, number), {})
+    with pytest.raises(ValueError, match=r"kwargs\['k'\]" + said):
+        RpcJsonSerializer.serialize_call('f', (much,), {'k': number})
+    with pytest.raises(ValueError, match=r'result\[1\]' + said):
+        RpcJsonSerializer.serialize_result([much, number])
 
 
 @pytest.mark.parametrize('number', NOT_FINITE, ids=repr)
@@ -406,6 +414,7 @@ def test_messagepack_carries_floats_that_are_not_finite(number: float) -> None:
     [
         None,
         'null',
+        pytest.param('null ' * 10_000, id='much text'),
         [None, 1.5, -0.0, sys.float_info.max],
         {'null': 2**70, 'none': None},
         # Looks like an infinite float in MessagePack.
