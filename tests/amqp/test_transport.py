@@ -110,6 +110,22 @@ def test_the_next_iteration_begins_with_a_write_at_once_again(packets: Wired) ->
         gevent.sleep(0)
 
 
+def test_while_iterations_write_much_the_first_write_waits_for_the_others(packets: Wired) -> None:
+    for number in range(100):
+        packets.transport.write(b'%d,' % number)
+    packets.sends(b'99,')
+    for number in range(100):
+        packets.transport.write(b'%d,' % number)
+    assert packets.sends(b'99,') == [b''.join(b'%d,' % number for number in range(100))]
+
+    # Little is written in this one, so the next does not wait.
+    packets.transport.write(b'late')
+    assert packets.sends(b'late') == [b'late']
+    packets.transport.write(b'at once')
+    packets.peer.setblocking(False)
+    assert packets.peer.recv(100) == b'at once'
+
+
 def test_flush_sends_what_is_queued_now(packets: Wired) -> None:
     packets.transport.write(b'first')
     packets.transport.write(b'second')
@@ -166,6 +182,17 @@ def test_it_does_not_say_that_it_has_drained_when_nobody_found_it_congested(stre
 def test_received_bytes_are_handed_up(stream: Wired) -> None:
     stream.peer.sendall(b'hello')
     assert stream.data.get(timeout=5) == b'hello'
+
+
+@pytest.mark.parametrize('size', [1, 16_383, 16_384, 16_385, 131_072, 1_000_000])
+def test_all_that_comes_is_received_however_much_comes_at_once(stream: Wired, size: int) -> None:
+    sent = random.Random(size).randbytes(size)
+    for _ in range(3):
+        gevent.spawn(stream.peer.sendall, sent)
+        received = b''
+        while len(received) < size:
+            received += stream.data.get(timeout=5)
+        assert received == sent
 
 
 def test_poll_reads_without_the_loop(stream: Wired) -> None:
