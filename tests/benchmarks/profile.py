@@ -1,4 +1,4 @@
-"""Where the time goes in amphora's client and server: a flame graph of each, by py-spy."""
+"""Where the time goes in amphora's client and server: a flame graph of each, by py-spy, and the share of each stage."""
 
 from __future__ import annotations
 
@@ -8,24 +8,29 @@ import shutil
 import sys
 from pathlib import Path
 
-from tests.benchmarks.contender import CONTENDERS
+from tests.benchmarks.contender import CONTENDERS, Contender
 from tests.benchmarks.load import PATIENCE
 from tests.benchmarks.measurement import MARGIN, START_LIMIT
 from tests.benchmarks.process import running
+from tests.benchmarks.stages import shares
 from tests.benchmarks.work import SMALL, Work
 from tests.rabbitmq import RabbitNode
 
 #: samples a second
 RATE = 500
+#: the two processes, in the order in which they start
+SIDES = ('server', 'client')
+#: what py-spy makes of the samples, and the ending of the file
+FORMATS = {'flamegraph': 'svg', 'raw': 'txt'}
 
 
-def recorded(command: list[str], picture: Path) -> list[str]:
-    """The command under py-spy, which draws when it or the command ends."""
+def recorded(command: list[str], file: Path, form: str) -> list[str]:
+    """The command under py-spy, which writes when it or the command ends."""
     spy = Path(sys.executable).with_name('py-spy')
     found = str(spy) if spy.exists() else shutil.which('py-spy')
     if found is None:
         raise SystemExit('py-spy is not installed; `make profile` installs it')
-    return [found, 'record', '--rate', str(RATE), '--output', str(picture), '--', *command]
+    return [found, 'record', '--rate', str(RATE), '--format', form, '--output', str(file), '--', *command]
 
 
 def main() -> int:
@@ -41,23 +46,29 @@ def main() -> int:
 
     contender = next(each for each in CONTENDERS if each.name == options.of)
     work = Work(options.callers, options.size, options.kind, seconds=options.seconds)
-    service = f'profile-{secrets.token_hex(6)}'
     directory = options.output.resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    pictures = [directory / 'server.svg', directory / 'client.svg']
     with RabbitNode() as node:
-        command = contender.server(Path(), node.url, service, work.kind)
-        with running(recorded(command, pictures[0])) as server:
-            server.expect('ready', START_LIMIT)
-            command = contender.client(Path(), node.url, service, work)
-            with running(recorded(command, pictures[1])) as client:
-                client.expect('end', work.warm_up + PATIENCE + work.seconds + MARGIN)
-                client.expect('{', MARGIN)
-                client.wait(MARGIN)
-            server.interrupt(MARGIN)
-    for picture in pictures:
-        print(picture.relative_to(Path.cwd()) if picture.is_relative_to(Path.cwd()) else picture)
+        for form in FORMATS:
+            profile(contender, work, node.url, directory, form)
+    for side in SIDES:
+        print(f'\n{side}: {directory / side}.{FORMATS["flamegraph"]}\n')
+        for stage, share in shares((directory / f'{side}.{FORMATS["raw"]}').read_text().splitlines()).items():
+            print(f'{share:6.1%}  {stage}')
     return 0
+
+
+def profile(contender: Contender, work: Work, url: str, directory: Path, form: str) -> None:
+    """Do the work once, both sides under py-spy."""
+    service = f'profile-{secrets.token_hex(6)}'
+    of_server, of_client = (directory / f'{side}.{FORMATS[form]}' for side in SIDES)
+    with running(recorded(contender.server(Path(), url, service, work.kind), of_server, form)) as server:
+        server.expect('ready', START_LIMIT)
+        with running(recorded(contender.client(Path(), url, service, work), of_client, form)) as client:
+            client.expect('end', work.warm_up + PATIENCE + work.seconds + MARGIN)
+            client.expect('{', MARGIN)
+            client.wait(MARGIN)
+        server.interrupt(MARGIN)
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ from tests.benchmarks.contender import CONTENDERS, Contender
 from tests.benchmarks.measurement import Measurement, Place, measure
 from tests.benchmarks.process import ROOT, Failed
 from tests.benchmarks.results import Results
+from tests.benchmarks.stages import shares
 from tests.benchmarks.targets import targets
 from tests.benchmarks.work import Work, smallest_works, works
 from tests.rabbitmq import RabbitNode
@@ -71,3 +72,22 @@ def test_ratios_are_of_medians_and_targets_say_whether_they_are_reached():
     assert rows['amphora safe / C safe, 100 callers'].verdict == 'reached'
     assert rows['CPU a call, client and server, amphora safe, 100 callers'].verdict == 'not reached'
     assert rows['amphora safe / C safe, 1 caller'].verdict == 'not measured'
+
+
+def test_the_shares_of_stages_go_by_the_innermost_function():
+    assert shares(
+        [
+            'run (gevent/hub.py:1);_readable (amphora/amqp/transport.py:1) 2',
+            'run (gevent/hub.py:1);_readable (amphora/amqp/transport.py:1);feed (amphora/amqp/frames.py:1) 5',
+            'feed (amphora/amqp/frames.py:1);handle (amphora/amqp/channel.py:1) 1',
+            'main (tests/benchmarks/load.py:1) 1',
+            '<module> (script.py:1) 1',
+            '<module> (amphora/client.py:1);_find_and_load (<frozen importlib._bootstrap>:1) 90',
+        ]
+    ) == {
+        'sockets': 0.2,
+        'frames, headers, properties': 0.5,
+        'connection, channel, confirms, acks': 0.1,
+        'the benchmark': 0.1,
+        'elsewhere': 0.1,
+    }
