@@ -6,8 +6,8 @@ Reading: an io watcher's callback receives and hands the bytes up; no greenlet h
 from there may block.
 
 Writing: the first write of a loop iteration goes to the socket at once, everything else written in the same iteration
-leaves as one `send` at its end. While iterations write much, the first waits for the others: a packet of its own would
-cost both sides more than the moment is worth. What the socket does not take waits for it to become writable.
+leaves as one `send` at its end. While iterations write more than once, the first waits for the others: a packet of its
+own would cost both sides more than the moment is worth. What the socket does not take waits for it to become writable.
 """
 
 from __future__ import annotations
@@ -28,9 +28,6 @@ _READ, _WRITE = 1, 2
 _LARGE, _SMALL = 131072, 16384
 # Small writes are joined up to this many bytes; beyond it copying would cost more than the system calls it saves.
 _JOIN = 1048576
-
-# An iteration writes much when that many writes have followed the first one.
-_MUCH = 4
 
 _NOTHING = b''
 
@@ -73,7 +70,7 @@ class Transport:
         self._partial: bytes | memoryview = _NOTHING
         # True while somebody is already going to flush: a callback at the end of this iteration, or the write watcher.
         self._armed = False
-        # Whether much was written in the last iteration that wrote.
+        # Whether the last iteration that wrote did so more than once.
         self._busy = False
         self._lock = _allocate_lock()
         self._loop = gevent.get_hub().loop
@@ -151,7 +148,7 @@ class Transport:
     def flush(self) -> None:
         """Hand to the socket what is queued; runs at the end of an iteration whose first write went out at once."""
         if not self.closed:
-            self._busy = len(self._queue) > _MUCH
+            self._busy = len(self._queue) > self._busy  # the first is among them when it has waited
             self._drain()
 
     def _writable(self) -> None:
