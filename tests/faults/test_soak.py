@@ -154,7 +154,8 @@ def test_memory_greenlets_and_descriptors_stay_what_they_were(
     lasting = server_process(directory, 0, amqp_url=proxy.url, prefetch=20)
     coming_and_going = server_process(directory, 0)
     to_all = {'service': f'{service}-all', 'amqp_url': proxy.url}
-    everywhere = [server(named={'echo': str}, kind=AmqpRpcFanoutServer, **to_all) for _ in range(3)]
+    # One request at a time: greenlets that wait for the next are kept, up to the prefetch, and would be counted.
+    everywhere = [server(named={'echo': str}, kind=AmqpRpcFanoutServer, prefetch=1, **to_all) for _ in range(3)]
     load = Load(calling, client(kind=AmqpRpcFanoutClient, **to_all))
 
     def usage() -> dict[str, int]:
