@@ -205,7 +205,8 @@ if not child:
     print('child', [client.call.add(n, n) for n in range(3)], flush=True)
     server.serve()
     assert server.wait_ready(5)
-    assert os.getpid() in [client.call.pid() for _ in range(10)]
+    # Not every other call: the parent calls too, and the broker takes turns.
+    assert any(client.call.pid() == os.getpid() for _ in range(1000))
     print('child serves', flush=True)
     client.stop()
     server.stop()
