@@ -112,6 +112,9 @@ class Answering:
                 if key in self._in_hand:  # since this delivery has waited
                     self._join(key, job)
                     return
+            if not job.begin():
+                self._pass_on([job])
+                return
             self._in_hand[key] = [job]
             if answer is None:
                 answer = self._run(id, reply_to, properties, body)
@@ -245,20 +248,23 @@ class Answering:
         if not self._shared:
             for each in self._in_hand.pop(key):
                 each.done()
-        elif not self._may_send_again:
-            for each in self._in_hand.pop(key):
-                each.give_back()
         elif was_ignored(job.message.properties):
-            gevent.spawn_later(REQUEUE_DELAY, self._pass_on, key, job)
+            gevent.spawn_later(REQUEUE_DELAY, lambda: self._pass_on(self._in_hand.pop(key), ignored=True))
         else:
-            self._pass_on(key, job)
+            self._pass_on(self._in_hand.pop(key), ignored=True)
 
-    def _pass_on(self, key: Key, job: Job) -> None:
+    def _pass_on(self, jobs: list[Job], ignored: bool = False) -> None:
+        """Leave a request to another server; all its deliveries end with that."""
+        if not (self._shared and self._may_send_again):
+            for job in jobs:
+                job.give_back()
+            return
         # A copy and not the request itself, which would look as if this delivery had come to grief.
-        properties = job.message.properties
+        first = jobs[0]
+        properties = first.message.properties
         # This delivery has not: so it does not count.
-        deliveries = count_deliveries(properties) - job.alone
-        self._send_instead(self._in_hand.pop(key), job.queue, send_again(properties, deliveries, time(), ignored=True))
+        deliveries = count_deliveries(properties) - first.alone
+        self._send_instead(jobs, first.queue, send_again(properties, deliveries, time(), ignored))
 
     def _bury(self, job: Job, deliveries: int, id: str, reply_to: str) -> None:
         """Set a request aside, and tell its caller."""

@@ -54,6 +54,10 @@ class Job(Struct, eq=False):
         """Whether its intake has ended: what has not begun goes back."""
         return self._intake.finished
 
+    def begin(self) -> bool:
+        """Count it among the calls that its intake has taken; False when that has taken as many as it should."""
+        return self._intake.count()
+
     def continue_as(self, message: Message, channel: Channel) -> None:
         """It goes on as another message, which was got on a channel; the one that it came by is acked."""
         self._delivery.ack()
@@ -101,9 +105,9 @@ class Intake:
     :param queue: the queue's name.
     :param on_job: called in the hub with each `Job`; must not block.
     :param prefetch: how many may be in hand at once.
-    :param max_calls: how many to take; None: no end.
+    :param max_calls: how many may begin; None: no end. What comes beyond is `on_job`'s to pass on.
     :param sole: nobody else is to take from this queue.
-    :ivar taken: how many were taken.
+    :ivar taken: how many have begun.
     """
 
     def __init__(
@@ -167,6 +171,15 @@ class Intake:
         self._finished.set()
         self._consumer.close()
 
+    def count(self) -> bool:
+        """One more is about to run; False when as many have as should."""
+        if self.taken == self._max_calls:
+            return False
+        self.taken += 1
+        if self.taken == self._max_calls:
+            self._finished.set()
+        return True
+
     def settled(self) -> None:
         """One that was in hand has ended."""
         self._in_hand -= 1
@@ -177,11 +190,8 @@ class Intake:
         job = Job(delivery.message, delivery, self)
         self._in_hand += 1
         self._drained.clear()
-        if self._finished.is_set():
+        if self._told_to_finish:
             # Prefetched messages still come after a cancel was sent.
             job.give_back()
-            return
-        self.taken += 1
-        if self.taken == self._max_calls:
-            self._finished.set()
-        self._on_job(job)
+        else:
+            self._on_job(job)

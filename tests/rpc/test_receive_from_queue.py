@@ -10,7 +10,7 @@ from typing import Any
 import gevent
 import pytest
 
-from amphora import AmqpRpcClient, WrongThread
+from amphora import AmqpRpcClient, AmqpRpcServer, WrongThread
 from tests.parties import Client, Gate, Server, Stopwatch
 from tests.rabbitmq import RabbitNode
 from tests.rpc.peer import Peer
@@ -317,6 +317,23 @@ def test_two_servers_with_limits_handle_every_call_once(
 
     assert [greenlet.get(timeout=8) for greenlet in receiving] == [15, 15]
     assert sorted(answers(results)) == list(range(30))
+    assert peer.ready(queue) == 0
+
+
+def test_a_queue_worked_off_bit_by_bit_by_two_servers_leaves_no_call(
+    server: Server, calling: AmqpRpcClient, label: str, queue: str, peer: Peer
+) -> None:
+    results = send(calling, label, 600)
+
+    def work_off(serving: AmqpRpcServer) -> list[int | None]:
+        return [serving.receive_from_queue(label, max_calls=50) for _ in range(6)]
+
+    # The broker sends each of them more than it takes, before it hears that these were enough: what is left over, and
+    # comes back to one of them, must not count as taken.
+    working = [gevent.spawn(work_off, server(echo)) for _ in range(2)]
+
+    assert [greenlet.get(timeout=20) for greenlet in working] == [[50] * 6] * 2
+    assert answers(results) == list(range(600))
     assert peer.ready(queue) == 0
 
 
