@@ -52,6 +52,10 @@ _DEAF = 16777216
 CLOSE_TIMEOUT = 10.0
 
 
+# Older clients, such as aioamqp, greet with the header of 0-9 and go on with 0-9-1: RabbitMQ takes it for that, too.
+_GREETINGS = (frames.PROTOCOL_HEADER, b'AMQP\x01\x01\x00\x09')
+
+
 class State(Enum):
     """Where a connection is; its value says what is waited for."""
 
@@ -174,9 +178,8 @@ class Connection:
     def _greet(self, data: bytes) -> bytes:
         """Take the protocol header; gives what came behind it."""
         self._greeting += data
-        expected = frames.PROTOCOL_HEADER
-        if not expected.startswith(self._greeting[:8]):
-            self.transport.write(expected)
+        if not any(header.startswith(self._greeting[:8]) for header in _GREETINGS):
+            self.transport.write(frames.PROTOCOL_HEADER)
             self._end(logging.WARNING, 'the client does not speak AMQP 0-9-1: %r' % self._greeting[:8])
             return b''
         if len(self._greeting) < 8:
