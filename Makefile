@@ -7,6 +7,8 @@ STAMP := $(VENV)/.made-with-$(subst /,-,$(PYTHON))
 # The benchmarks' own environment: what amphora is compared with is no part of developing it.
 BENCH := .venv-bench
 BENCH_STAMP := $(BENCH)/.made-with-$(subst /,-,$(PYTHON))
+# A peer that needs an older pamqp than amphora does; its tests start it as a program of its own.
+AIOAMQP := build/aioamqp
 ARGS ?=
 SECONDS ?= 3600
 
@@ -31,7 +33,10 @@ rabbitmq: ## Install RabbitMQ and its library for C, unless they are installed
 demo: venv ## Start an embedded broker, a server and a client, and see calls return
 	$(VENV)/bin/amphora demo
 
-test: venv rabbitmq ## Run the tests against a private RabbitMQ (ARGS='-k words -x' goes to pytest)
+$(AIOAMQP): | $(STAMP)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --target $@ aioamqp
+
+test: venv rabbitmq $(AIOAMQP) ## Run the tests against a private RabbitMQ (ARGS='-k words -x' goes to pytest)
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 faults: venv rabbitmq ## Inject every fault at its full size, and print the table of how each was survived (15 minutes)

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from amphora.lazy import lazy_names
+
 if TYPE_CHECKING:
     from amphora.caller import PrettyCaller
     from amphora.client import AmqpRpcClient, AmqpRpcFanoutClient
@@ -13,12 +15,14 @@ if TYPE_CHECKING:
         NoResult,
         NotSent,
         QueueFull,
+        RejectRequest,
         RemoteException,
         Unroutable,
         WrongRequest,
         WrongResult,
         WrongThread,
     )
+    from amphora.outcome import Outcome
     from amphora.serializer import AbstractRpcSerializer, RpcJsonSerializer, RpcMsgPackSerializer
     from amphora.server import AmqpRpcFanoutServer, AmqpRpcServer
 
@@ -34,8 +38,10 @@ __all__ = (
     'IgnoreRequest',
     'NoResult',
     'NotSent',
+    'Outcome',
     'PrettyCaller',
     'QueueFull',
+    'RejectRequest',
     'RemoteException',
     'RpcJsonSerializer',
     'RpcMsgPackSerializer',
@@ -46,17 +52,6 @@ __all__ = (
 )
 
 if not TYPE_CHECKING:  # else every name that is misspelt would be one of type Any
-
-    def __getattr__(name):
-        """Import what is asked for when it is: pytest imports this package at every start, for `amphora.pytest_plugin`,
-        also where nobody wants the rest of it."""
-        if name.startswith('__'):
-            raise AttributeError('module %r has no attribute %r' % (__name__, name))
-        from importlib import import_module
-
-        for home in ('caller', 'client', 'errors', 'serializer', 'server'):
-            public = vars(import_module('amphora.' + home))
-            globals().update((each, public[each]) for each in __all__ if each in public)
-        if name not in globals():
-            raise AttributeError('module %r has no attribute %r' % (__name__, name))
-        return globals()[name]
+    # pytest imports this package at every start, for `amphora.pytest_plugin`, also where nobody wants the rest of it.
+    _HOMES = ('errors', 'caller', 'outcome', 'serializer', 'client', 'server')
+    __getattr__ = lazy_names(__name__, _HOMES, __all__)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from itertools import count
 from time import time
 from typing import Any
 
@@ -17,11 +18,10 @@ from amphora.amqp import AccessRefused, Channel, Message, PreconditionFailed
 from amphora.amqp.content import MAX_MESSAGE_SIZE
 from amphora.custody import Custody
 from amphora.dead_letters import MAX_DELIVERIES, bury, dead_queue, dead_queue_arguments
-from amphora.dialects import Dialect
-from amphora.dialects.base import Encoded
+from amphora.dialects.base import Encoded, QueueOptions, ServerSide, Source
 from amphora.dispatch import FunctionTable
 from amphora.envelope import Address, Reply
-from amphora.errors import AmqpError, IgnoreRequest, RemoteException, WrongRequest
+from amphora.errors import AmqpError, IgnoreRequest, RejectRequest, RemoteException, WrongRequest
 from amphora.intake import REQUEUE_DELAY, Job
 from amphora.publisher import Publication, Publisher
 from amphora.recent import Key, Recent
@@ -39,38 +39,43 @@ BURY_TIMEOUT = 10.0
 ALONE_AFTER = 3
 #: class name of the error that the caller of a request that was set aside gets
 DEAD_LETTER = 'DeadLetter'
+#: what becomes of a request that wants no answer when its function raises
+ON_FAILURE = ('reject', 'requeue')
 # How often to look whether a request may begin now, in seconds.
 _POLL = 0.01
+# The answer to a request that wants none.
+_DONE = Encoded(Address('', ''), {}, b'')
 
 
 class Answering:
-    """Answers the requests of one server.
+    """Answers the requests of one server that come in one dialect.
 
     :param service: name of the service.
-    :param dialect: how requests and replies look.
+    :param side: how requests and replies look.
     :param functions: what can be called.
     :param session: the one that the server publishes with.
     :param publisher: publishes the replies.
     :param queue_arguments: arguments that a queue of the service's is declared with.
-    :param shared: whether other servers take requests from the same queues.
+    :param on_failure: what becomes of a request that wants no answer when its function raises: ``reject`` or
+        ``requeue``.
     """
 
     def __init__(
         self,
         service: str,
-        dialect: Dialect,
+        side: ServerSide,
         functions: FunctionTable,
         session: Session,
         publisher: Publisher,
         queue_arguments: tuple[tuple[str, Any], ...],
-        shared: bool,
+        on_failure: str,
     ) -> None:
-        self._dialect = dialect
+        self._side = side
         self._functions = functions
         self._session = session
         self._publisher = publisher
         self._dead_queue = Queue(dead_queue(service), dead_queue_arguments(queue_arguments))
-        self._shared = shared
+        self._requeues = on_failure == 'requeue'
         self._custody = Custody(session, service, queue_arguments)
         # Requests in hand, until their reply is confirmed: the delivery that runs, and those that came meanwhile and
         # wait for its answer.
@@ -82,14 +87,27 @@ class Answering:
         self._recent: Recent[Encoded] = Recent()
         # Clients that a reply did not reach.
         self._gone: set[str] = set()
+        # Makes the keys of requests different where their ids may not be.
+        self._numbers = count()
+
+    def sources(self) -> list[Source]:
+        """The queues that requests for the functions so far come from."""
+        own = self._side.sources()
+        for function in self._functions:
+            own += self._side.function_sources(function, QueueOptions())
+        return own
+
+    def is_sole(self, source: Source) -> bool:
+        """Whether no other server is to take requests from a queue."""
+        return not self._side.shared and source in self._side.sources()
 
     # -- one request ---------------------------------------------------------------------------------------------------
 
     def answer(self, job: Job) -> None:
         """Answer a request; it is acked when the broker has the reply."""
-        properties, body = job.message.properties, job.message.body
-        id, reply_to = self._dialect.return_address(properties)
-        if id is None or reply_to is None:
+        properties = job.message.properties
+        id, reply_to = self._side.return_address(properties)
+        if id is None or (reply_to is None and not self._side.is_task(properties)):
             logger.warning('a request without a usable id or reply_to is dropped: nobody could be told of its result')
             job.drop()
             return
@@ -98,7 +116,9 @@ class Answering:
         if self._publisher.full and not _wait(job, lambda: not self._publisher.full):
             job.give_back()
             return
-        key = (reply_to, id)
+        key = (reply_to or '', id)
+        if not self._side.unique_ids:
+            key = (key[0], '%s #%d' % (id, next(self._numbers)))
         if key in self._in_hand:
             self._join(key, job)
             return
@@ -106,8 +126,8 @@ class Answering:
             answer = self._recent.get(key)
             if answer is not None:
                 logger.debug('request %.100r came again: answered from memory', id)
-            elif self._shared:
-                if self._goes_back(job, id, reply_to):
+            elif self._side.shared:
+                if self._goes_back(job, id):
                     return
                 if key in self._in_hand:  # since this delivery has waited
                     self._join(key, job)
@@ -117,10 +137,14 @@ class Answering:
                 return
             self._in_hand[key] = [job]
             if answer is None:
-                answer = self._run(id, reply_to, properties, body)
-            if answer is None:
-                self._ignore(key, job)
-                return
+                try:
+                    answer = self._run(id, reply_to, job)
+                except IgnoreRequest:
+                    self._ignore(key, job)
+                    return
+                except RejectRequest as error:
+                    self._reject(key, job, error)
+                    return
             self._recent.remember(key, answer, len(answer.body))
             self._reply(key, answer)
         except BaseException:
@@ -140,32 +164,50 @@ class Answering:
             each.done()
         jobs.append(job)
 
-    def _run(self, id: str, reply_to: str, properties: dict[str, Any], body: bytes) -> Encoded | None:
-        """The reply to a request; None when the function does not want to answer."""
+    def _run(self, id: str, reply_to: str | None, job: Job) -> Encoded:
+        """The reply to a request.
+
+        :raises IgnoreRequest: it is to be left to another server.
+        :raises RejectRequest: it is to be set aside.
+        """
+        properties = job.message.properties
         try:
-            reply = self._functions.invoke(self._dialect.decode_request(properties, body))
-        except IgnoreRequest:
-            return None
+            reply = self._functions.invoke(self._side.decode_request(properties, job.message.body, job.function))
         except WrongRequest as error:
             logger.warning('a request that makes no sense, from %.100r: %s', reply_to, error)
             reply = Reply(id, error=error)
         try:
-            encoded = self._dialect.encode_reply(reply, reply_to)
+            if reply_to is None:
+                return self._task_done(reply)
+            encoded = self._side.encode_reply(reply, properties)
             if len(encoded.body) > MAX_MESSAGE_SIZE:
                 raise ValueError(
                     'the result takes %d bytes; a message holds at most %d' % (len(encoded.body), MAX_MESSAGE_SIZE)
                 )
             return encoded
+        except (IgnoreRequest, RejectRequest):
+            raise
         except Exception as error:
             logger.error('the reply to request %.100r cannot be sent: %s', id, error)
-            return self._dialect.encode_reply(Reply(id, error=error), reply_to)
+            return self._side.encode_reply(Reply(id, error=error), properties)
         finally:
             # The traceback of its error leads back to this frame: a circle that would keep the whole request in memory
             # until the garbage is collected.
             del reply
 
+    def _task_done(self, reply: Reply) -> Encoded:
+        if reply.error is None:
+            return _DONE
+        if self._requeues and not isinstance(reply.error, WrongRequest):  # which it would be the next time, too
+            raise IgnoreRequest
+        raise RejectRequest('%s: %s' % (type(reply.error).__name__, reply.error))
+
     def _reply(self, key: Key, answer: Encoded, instead: bool = False) -> None:
         """Publish the reply; all deliveries of the request that came until it is confirmed end with it."""
+        if answer is _DONE:
+            for job in self._in_hand.pop(key):
+                job.done()
+            return
 
         def on_settled(publication: Publication, acked: bool) -> None:
             for job in self._in_hand.pop(key):
@@ -181,8 +223,7 @@ class Answering:
         def on_refused(_: Publication, error: Exception) -> None:
             if not instead:
                 # The broker does not take this one, because of its size for example; its caller shall at least know.
-                reply_to, id = key
-                self._reply(key, self._dialect.encode_reply(Reply(id, error=error), reply_to), instead=True)
+                self._reply(key, self._encode_error(self._in_hand[key][0], error), instead=True)
                 return
             for job in self._in_hand.pop(key):
                 job.drop()
@@ -207,7 +248,7 @@ class Answering:
 
     # -- requests that are not answered, or not now --------------------------------------------------------------------
 
-    def _goes_back(self, job: Job, id: str, reply_to: str) -> bool:
+    def _goes_back(self, job: Job, id: str) -> bool:
         """Whether a request is not for this delivery to run: it goes back to its queue, or is set aside."""
         properties = job.message.properties
         if seems_expired(properties, time()):
@@ -225,7 +266,10 @@ class Answering:
             return False
         deliveries = count_deliveries(properties)
         if deliveries >= MAX_DELIVERIES:
-            self._bury(job, deliveries, id, reply_to)
+            reason = 'delivered %d times, and each time the server ended, or lost the broker, before it had answered'
+            reason %= deliveries
+            if self._bury([job], deliveries, reason):
+                self._tell(job, RemoteException(DEAD_LETTER, (reason,)))
         elif deliveries >= ALONE_AFTER:
             logger.warning('request %.100r has come to grief %d times: it runs alone', id, deliveries)
             self._custody.run(job, send_again(properties, deliveries + 1, time()), self.answer)
@@ -245,7 +289,7 @@ class Answering:
 
     def _ignore(self, key: Key, job: Job) -> None:
         """The function does not want this request; another server's may."""
-        if not self._shared:
+        if not self._side.shared:
             for each in self._in_hand.pop(key):
                 each.done()
         elif was_ignored(job.message.properties):
@@ -255,7 +299,7 @@ class Answering:
 
     def _pass_on(self, jobs: list[Job], ignored: bool = False) -> None:
         """Leave a request to another server; all its deliveries end with that."""
-        if not (self._shared and self._may_send_again):
+        if not (self._side.shared and self._may_send_again):
             for job in jobs:
                 job.give_back()
             return
@@ -266,23 +310,46 @@ class Answering:
         deliveries = count_deliveries(properties) - first.alone
         self._send_instead(jobs, first.queue, send_again(properties, deliveries, time(), ignored))
 
-    def _bury(self, job: Job, deliveries: int, id: str, reply_to: str) -> None:
-        """Set a request aside, and tell its caller."""
-        reason = 'delivered %d times, and each time the server ended, or lost the broker, before it had answered'
-        reason %= deliveries
+    def _reject(self, key: Key, job: Job, error: RejectRequest) -> None:
+        """The function wants this request to be set aside; or, when nobody waits for its answer, has failed."""
+        jobs = self._in_hand.pop(key)
+        if not self._side.keeps_dead_letters:
+            for each in jobs:
+                each.drop()
+        elif not self._bury(jobs, count_deliveries(job.message.properties), 'rejected: %s' % error):
+            return
+        self._tell(job, RemoteException(type(error).__name__, error.args))
+
+    def _bury(self, jobs: list[Job], deliveries: int, reason: str) -> bool:
+        """Set a request aside; False when that is not possible now, and it has gone back."""
+        message = jobs[0].message
         try:
             declared = self._session.with_channel(self._declare_dead_queue, BURY_TIMEOUT)
         except AmqpError as error:
-            logger.error('request %.100r cannot be set aside: %s', id, error)
+            logger.error('request %.100r cannot be set aside: %s', message.properties.get('message_id'), error)
             declared = False
         if not declared:
-            job.give_back()
-            return
-        logger.error('request %.100r is set aside in queue %s: %s', id, self._dead_queue.name, reason)
-        properties = bury(job.message.properties, job.queue, deliveries, reason)
-        self._send_instead([job], self._dead_queue.name, properties)
-        told = Reply(id, error=RemoteException(DEAD_LETTER, (reason,)))
-        self._publish(*self._dialect.encode_reply(told, reply_to))
+            for job in jobs:
+                job.give_back()
+            return False
+        logger.error(
+            'request %.100r is set aside in queue %s: %s',
+            message.properties.get('message_id'),
+            self._dead_queue.name,
+            reason,
+        )
+        properties = bury(message.properties, jobs[0].queue, deliveries, reason)
+        self._send_instead(jobs, self._dead_queue.name, properties)
+        return True
+
+    def _tell(self, job: Job, error: Exception) -> None:
+        """Answer a request that has ended without running to its end, if anybody waits for an answer."""
+        if self._side.return_address(job.message.properties)[1] is not None:
+            self._publish(*self._encode_error(job, error))
+
+    def _encode_error(self, job: Job, error: Exception) -> Encoded:
+        properties = job.message.properties
+        return self._side.encode_reply(Reply(self._side.return_address(properties)[0], error=error), properties)
 
     def _declare_dead_queue(self, channel: Channel) -> None:
         try:

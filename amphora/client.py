@@ -10,9 +10,8 @@ import atexit
 import logging
 import weakref
 from collections.abc import Callable, Mapping
-from itertools import count
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import gevent
@@ -24,27 +23,24 @@ from amphora.amqp import Channel, Message
 from amphora.caller import PrettyCaller
 from amphora.checks import check_integer, check_name, check_seconds
 from amphora.consumer import Consumer, Delivery
-from amphora.dialects.native import (
-    Native,
-    reply_queue,
-    request_exchange,
-    request_queue,
-    response_exchange,
-)
+from amphora.dialects.base import Dialect, Encoded, Party
+from amphora.dialects.native import Native, request_queue
 from amphora.envelope import Request
 from amphora.errors import AmqpError, BufferFull, NoResult, NotSent, QueueFull, Unroutable, WrongThread
 from amphora.forking import abandoned_at_fork
+from amphora.outcome import Outcome
 from amphora.pending import Deferred, DeferredEntry, Entry, Pending
 from amphora.publisher import BUFFER_BYTES, BUFFER_COUNT, Publication, Publisher
 from amphora.serializer import AbstractRpcSerializer, RpcJsonSerializer
 from amphora.session import Session
 from amphora.settings import make_settings
-from amphora.topology import Binding, Exchange, Queue, Record, Topology
+from amphora.topology import Binding, Queue, Record, Topology
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # of typing itself from 3.11 on
 
 logger = logging.getLogger('amphora.client')
 
-#: milliseconds that a reply queue outlives its client's connection: time to come back after a fault
-REPLY_QUEUE_EXPIRES = 600_000
 #: the longest timeout, in seconds: RabbitMQ counts a message's expiration in 32 bits of milliseconds
 MAX_TIMEOUT = 4_294_967
 #: seconds between two looks, after calls without a result, whether what replies come by is still there
@@ -94,13 +90,15 @@ class AmqpRpcClient:
     :param buffer_bytes: number of bytes of them that may wait to be sent.
     :param buffer_full: what `defer` does when more would have to wait: ``raise`` `BufferFull` at once, or ``wait`` for
         room, for as long as its timeout lasts. `call` waits anyway.
+    :param dialect: another system's way of calling, see `amphora.dialects`; None: amphora's own.
     :param options: the way to the broker, see `amphora.settings.make_settings`: amqp_url, amqp_host, amqp_port,
         amqp_user, amqp_password, amqp_vhost, amqp_ssl, heartbeat (seconds), persistent, confirm, queue_type.
     :raises TypeError: an option is unknown or of the wrong type.
     :raises ValueError: an option makes no sense; the error names it.
     """
 
-    _exchange_type = 'direct'
+    # Whether each request goes to every server of the service.
+    _fanout = False
 
     def __init__(
         self,
@@ -112,6 +110,7 @@ class AmqpRpcClient:
         buffer_count: int = BUFFER_COUNT,
         buffer_bytes: int = BUFFER_BYTES,
         buffer_full: str = 'raise',
+        dialect: Dialect | None = None,
         **options: Any,
     ) -> None:
         self.service_name = check_name(service_name, 'service_name')
@@ -127,12 +126,17 @@ class AmqpRpcClient:
         #: replies that nobody waited for: late ones, second ones, strangers'
         self.ignored_replies = 0
         self._settings = make_settings(**options)
-        self._dialect = Native(service_name, serializer, self._settings.delivery_mode)
-        self._request_exchange = request_exchange(service_name)
+        if dialect is None:
+            dialect = Native()
+        elif not isinstance(dialect, Dialect):
+            raise TypeError('dialect must be an object such as amphora.dialects.Tutorial(), not %r' % (dialect,))
+        self._dialect = dialect
         self._tunings: dict[str, Tuning] = {}
         self._hub = gevent.get_hub()
         self._call = PrettyCaller(self._do_call, _OPTIONS, 'call')
         self._defer = PrettyCaller(self._do_defer, _OPTIONS, 'defer')
+        self._try_call = PrettyCaller(self._do_try_call, _OPTIONS, 'try_call')
+        self._cast = PrettyCaller(self._do_cast, _OPTIONS, 'cast')
         self._set_up(check_name(uuid, 'uuid') if uuid is not None else str(uuid4()))
         _clients.add(self)
         if autostart:
@@ -141,16 +145,20 @@ class AmqpRpcClient:
     def _set_up(self, uuid: str) -> None:
         """Make everything that belongs to one process."""
         self.uuid = uuid
-        # On several nodes when requests are: the results of calls would be gone with its one node.
-        self._reply_queue = Queue(
-            reply_queue(self.service_name, uuid),
-            (*self._settings.request_queue_arguments, ('x-expires', REPLY_QUEUE_EXPIRES)),
+        self._side = self._dialect.client_side(
+            Party(
+                self.service_name,
+                uuid,
+                self.serializer,
+                self._settings.delivery_mode,
+                self._settings.request_queue_arguments,
+                self._fanout,
+            )
         )
-        self._topology = Topology(self._records())
+        self._reply_queue = self._side.reply_queue
+        self._topology = Topology(self._side.records())
         self._pending = Pending(self._on_expired)
-        # A uuid4 whose last twelve digits count: as unique, and without the system call that a fresh one costs.
-        self._id_prefix = str(uuid4())[:24]
-        self._ids = count(1)
+        self._next_id = self._side.new_ids()
         # Set when the work on queues that was asked for last has ended.
         self._queue_work = Event()
         self._queue_work.set()
@@ -162,7 +170,7 @@ class AmqpRpcClient:
         name = 'amphora client %s' % self.service_name
         self._publishing = Session(self._settings, self._topology, name + ' (publishes)')
         # Queues of one's own are the publishing session's alone: what it has removed the other must not declare again.
-        self._consuming = Session(self._settings, Topology(self._records()), name + ' (consumes)')
+        self._consuming = Session(self._settings, Topology(self._side.records()), name + ' (consumes)')
         self._publisher = Publisher(
             self._publishing,
             self._settings.confirm,
@@ -189,18 +197,6 @@ class AmqpRpcClient:
         self._topology.add(*(record for record in topology if not topology.is_essential(record)))
         if was_working:
             self.serve()
-
-    def _records(self) -> list[Record]:
-        response = response_exchange(self.service_name)
-        queue = Queue(request_queue(self.service_name), self._settings.request_queue_arguments)
-        return [
-            Exchange(self._request_exchange, self._exchange_type),
-            Exchange(response, 'direct'),
-            queue,
-            Binding(queue.name, self._request_exchange, ''),
-            self._reply_queue,
-            Binding(self._reply_queue.name, response, self.uuid),
-        ]
 
     def __repr__(self) -> str:
         return '<%s %s %s>' % (type(self).__name__, self.service_name, self.uuid)
@@ -239,6 +235,30 @@ class AmqpRpcClient:
         """
         return self._defer
 
+    @property
+    def try_call(self) -> PrettyCaller:
+        """Call a remote function as `call` does, and raise no `Exception`: gives an `Outcome`.
+
+        ::
+
+            ok, value = client.try_call(timeout=5).add(2, 3)
+        """
+        return self._try_call
+
+    @property
+    def cast(self) -> PrettyCaller:
+        """Have a remote function run, at some time, by some server, and want no answer: ``client.cast.clean_up()``.
+
+        Returns when the broker has the request; that is persistent and waits for a server as long as it takes. When the
+        function raises, the server's ``on_failure`` says what becomes of it.
+
+        Options as of `call`; ``timeout`` is for how long to wait for the broker.
+
+        :raises NoResult: the broker did not take the request; its subclasses and its ``executed`` say more.
+        :raises TypeError: an argument cannot be serialised; or the dialect has no such requests.
+        """
+        return self._cast
+
     def _do_call(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]) -> Any:
         self._check_thread()
         deadline = monotonic() + self._timeout(options)
@@ -252,7 +272,31 @@ class AmqpRpcClient:
             # Killed, timed out from outside, or failed: nobody waits any more.
             self._forget(entry.id)
             raise
-        return self._dialect.decode_reply(message.properties, message.body)
+        return self._side.decode_reply(message.properties, message.body)
+
+    def _do_try_call(self, *call: Any) -> Outcome:
+        try:
+            return Outcome(self._do_call(*call))
+        except Exception as error:
+            return Outcome(error=error)
+
+    def _do_cast(
+        self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
+    ) -> None:
+        self._check_thread()
+        deadline = monotonic() + self._timeout(options)
+        if self._is_full() and not self._wait_for_room(deadline):
+            raise NotSent('too many requests waited for the broker, until the timeout')
+        entry = Entry(self._next_id(), deadline, Waiter(self._hub))
+        request = Request(entry.id, function, args, kwargs)
+        encoded = self._side.encode_task(request, self._route(function, args, kwargs, options))
+        # Without its deadline, which is that of the wait: the request itself does not expire.
+        self._publish(entry, encoded, None, self._on_task_settled)
+        try:
+            entry.wait()
+        except BaseException:
+            self._forget(entry.id)
+            raise
 
     def _do_defer(
         self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
@@ -286,21 +330,37 @@ class AmqpRpcClient:
     def _send(
         self, entry: Entry, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
     ) -> None:
-        routing_key = options.get('routing_key')
-        if routing_key is None:
-            routing_key = self._tune(function, args, kwargs) if function in self._tunings else ''
         request = Request(entry.id, function, args, kwargs, self.uuid)
-        address, properties, body = self._dialect.encode_request(request, routing_key)
-        entry.publication = Publication(
-            address.exchange, address.routing_key, properties, body, entry.deadline, self._on_settled, self._on_refused
+        encoded = self._side.encode_request(request, self._route(function, args, kwargs, options))
+        self._publish(entry, encoded, entry.deadline, self._on_settled)
+
+    def _publish(
+        self,
+        entry: Entry,
+        encoded: Encoded,
+        deadline: float | None,
+        on_settled: Callable[[Publication, bool], None],
+    ) -> None:
+        address, properties, body = encoded
+        publication = entry.publication = Publication(
+            address.exchange, address.routing_key, properties, body, deadline, on_settled, self._on_refused
         )
         # Waiting before it is written: the reply may be that quick.
         self._pending.open(entry)
         try:
-            self._publisher.publish(entry.publication)
+            self._publisher.publish(publication)
         except BaseException:
             self._pending.take(entry.id)
             raise
+
+    def _route(
+        self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
+    ) -> str | None:
+        """The routing key of a call; None: the dialect says it."""
+        routing_key: str | None = options.get('routing_key')
+        if routing_key is None and function in self._tunings:
+            return self._tune(function, args, kwargs)
+        return routing_key
 
     def _tune(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         tuned = self._tunings[function](args, kwargs)
@@ -316,11 +376,8 @@ class AmqpRpcClient:
         timeout = options.get('timeout')
         return self.timeout if timeout is None else check_seconds(timeout, 'timeout', MAX_TIMEOUT)
 
-    def _next_id(self) -> str:
-        return '%s%012x' % (self._id_prefix, next(self._ids))
-
     def _decode(self, message: Message) -> Any:
-        return self._dialect.decode_reply(message.properties, message.body)
+        return self._side.decode_reply(message.properties, message.body)
 
     def _forget(self, id: str) -> None:
         entry = self._pending.take(id)
@@ -334,7 +391,7 @@ class AmqpRpcClient:
         if self._settings.confirm:
             # A reply that comes again is ignored.
             delivery.ack_late()
-        id = self._dialect.reply_id(message.properties)
+        id = self._side.reply_id(message.properties)
         if not self._pending.resolve(id, message):
             self.ignored_replies += 1
             logger.debug('%r: nobody waits for the reply %.100r', self, id)
@@ -342,14 +399,20 @@ class AmqpRpcClient:
     def _on_settled(self, publication: Publication, acked: bool) -> None:
         # A returned request has failed already: its return came first.
         if not acked and publication.returned is None:
-            self._pending.fail(publication.message_id, _queue_full(publication))
+            self._pending.fail(self._side.request_id(publication.properties), _queue_full(publication))
+
+    def _on_task_settled(self, publication: Publication, acked: bool) -> None:
+        if not acked:
+            self._on_settled(publication, acked)
+        elif publication.returned is None:
+            self._pending.resolve(self._side.request_id(publication.properties), None)
 
     def _on_returned(self, message: Message) -> None:
         info = message.return_info
         assert info is not None
         text = 'no queue takes the request: exchange %r, routing key %r (%d %s)'
         text %= (info.exchange, info.routing_key, info.code, info.text)
-        entry = self._pending.get(message.properties.get('message_id'))
+        entry = self._pending.get(self._side.request_id(message.properties))
         if entry is not None:
             self._pending.fail(entry.id, Unroutable(text, _executed(entry.publication)))
             self._publisher.withdraw(entry.publication)
@@ -358,7 +421,7 @@ class AmqpRpcClient:
             self._publishing.wake()
 
     def _on_refused(self, publication: Publication, error: Exception) -> None:
-        self._pending.fail(publication.message_id, error)
+        self._pending.fail(self._side.request_id(publication.properties), error)
 
     def _on_expired(self, entry: Entry) -> None:
         publication: Publication = entry.publication
@@ -367,7 +430,11 @@ class AmqpRpcClient:
         if publication.turned_away:
             error = _queue_full(publication)
         elif publication.written:
-            error = NoResult('no result in time; the call may have run, or may be running')
+            error = NoResult(
+                'no result in time; the call may have run, or may be running'
+                if publication.deadline is not None
+                else 'the broker did not confirm the request in time; it may run'
+            )
             # Somebody may have deleted what its reply comes by, the exchange or the binding: that nobody tells. But
             # most often the reason is another, and a broker in trouble shall not be asked all the time.
             now = monotonic()
@@ -397,11 +464,14 @@ class AmqpRpcClient:
         :raises PreconditionFailed: it exists with other arguments.
         :raises NotSent: there was no broker within the client's timeout.
         """
+        exchange = self._side.request_exchange
+        if exchange is None:
+            raise TypeError('%r has no queues of its own: its dialect has none' % self)
         arguments = self._settings.request_queue_arguments
         if x_expires is not None:
             arguments += (('x-expires', check_integer(x_expires, 'x_expires', 1, 4_294_967_295)),)
         name = request_queue(queue)
-        binding = Binding(name, self._request_exchange, queue if routing_key is None else routing_key)
+        binding = Binding(name, exchange, queue if routing_key is None else routing_key)
         records: tuple[Record, ...] = (Queue(name, arguments), binding)
 
         def declare(channel: Channel) -> None:
@@ -485,6 +555,15 @@ class AmqpRpcClient:
         return tune
 
     # -- life ----------------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        """`serve`, which has happened already unless ``autostart=False``."""
+        self.serve()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """`stop`."""
+        self.stop()
 
     def serve(self, nowait: bool = True) -> None:
         """Connect and start working; sends what was held by `stop`.
@@ -583,14 +662,4 @@ class AmqpRpcFanoutClient(AmqpRpcClient):
     published; when there is none, the call raises `Unroutable`.
     """
 
-    _exchange_type = 'fanout'
-
-    def _records(self) -> list[Record]:
-        shared = request_queue(self.service_name)
-        return [
-            record
-            for record in super()._records()
-            # Each fanout server has a queue of its own; in a shared one each request would reach a single server.
-            if not (isinstance(record, Queue) and record.name == shared)
-            and not (isinstance(record, Binding) and record.queue == shared)
-        ]
+    _fanout = True

@@ -8,7 +8,7 @@ from reprlib import Repr
 from typing import Any
 
 from amphora.envelope import Reply, Request
-from amphora.errors import IgnoreRequest, RemoteException, WrongRequest
+from amphora.errors import IgnoreRequest, RejectRequest, RemoteException, WrongRequest
 
 logger = logging.getLogger('amphora.dispatch')
 
@@ -52,15 +52,18 @@ class FunctionTable:
         """Call the function; whatever it raises becomes part of the reply.
 
         :raises IgnoreRequest: the function does not want this request: there is no reply.
+        :raises RejectRequest: the function wants it to be set aside.
         :raises KeyboardInterrupt: that is for the program, whichever function it interrupts.
         """
         function = self._functions.get(request.function)
         if function is None:
             logger.warning('no function %.100r is registered', request.function)
-            return Reply(request.id, error=WrongRequest('no function %.100r is registered' % request.function))
+            unknown = WrongRequest('no function %.100r is registered' % request.function)
+            unknown.unknown_function = request.function
+            return Reply(request.id, error=unknown)
         try:
             return Reply(request.id, function(*request.args, **request.kwargs))
-        except (IgnoreRequest, KeyboardInterrupt):
+        except (IgnoreRequest, RejectRequest, KeyboardInterrupt):
             raise
         except BaseException as error:  # SystemExit, GreenletExit and gevent.Timeout end a call, not the server
             logger.warning('%s raised %s', request.function, type(error).__name__, exc_info=True)

@@ -15,6 +15,7 @@
      |   +- WrongThread                 used from a thread that does not own the client or server
      |   +- AmqpError                   the AMQP side: see amphora.amqp.errors
      +- IgnoreRequest                   raised *by* a remote function: not an error, a refusal
+     +- RejectRequest                   raised *by* a remote function: set the request aside
 
 This module imports nothing.
 """
@@ -29,6 +30,7 @@ __all__ = (
     'NoResult',
     'NotSent',
     'QueueFull',
+    'RejectRequest',
     'RemoteException',
     'Unroutable',
     'WrongRequest',
@@ -85,7 +87,12 @@ class QueueFull(_NotExecuted):
 
 
 class WrongRequest(AmphoraError):
-    """The server could not make sense of the request, for example because no function of that name is registered."""
+    """The server could not make sense of the request, for example because no function of that name is registered.
+
+    :ivar unknown_function: at the server: that name, when this is the reason.
+    """
+
+    unknown_function: str | None = None
 
 
 class WrongResult(AmphoraError):
@@ -131,4 +138,13 @@ class IgnoreRequest(Exception):
 
     `AmqpRpcServer` gives the request back to the queue, for another server; `AmqpRpcFanoutServer` drops it and sends
     no answer.
+    """
+
+
+class RejectRequest(Exception):
+    """Raised by a remote function for a request that nobody should run again: it becomes a dead letter.
+
+    It is kept in ``rpc_{service}_dead``, where ``amphora dead`` shows it; a request in another system's dialect is
+    rejected, for its queue to dead-letter (https://www.rabbitmq.com/docs/dlx). Whoever waits for an answer gets
+    ``RemoteException('RejectRequest')`` with the same arguments.
     """

@@ -40,6 +40,11 @@ class Job(Struct, eq=False):
         return self._delivery.queue
 
     @property
+    def function(self) -> str | None:
+        """The function that all requests in that queue are for; None: each says so itself."""
+        return self._intake.function
+
+    @property
     def redelivered(self) -> bool:
         """Whether it may have been delivered before."""
         return self._delivery.redelivered
@@ -107,6 +112,7 @@ class Intake:
     :param prefetch: how many may be in hand at once.
     :param max_calls: how many may begin; None: no end. What comes beyond is `on_job`'s to pass on.
     :param sole: nobody else is to take from this queue.
+    :param function: the function that all requests in it are for; None: each says so itself.
     :ivar taken: how many have begun.
     """
 
@@ -118,8 +124,10 @@ class Intake:
         prefetch: int,
         max_calls: int | None = None,
         sole: bool = False,
+        function: str | None = None,
     ) -> None:
         self.taken = 0
+        self.function = function
         self._on_job = on_job
         self._max_calls = max_calls
         self._in_hand = 0

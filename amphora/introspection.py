@@ -21,7 +21,8 @@ from msgspec import Struct
 
 from amphora.amqp import ChannelClosed, Connection
 from amphora.consumer import Consumer, Delivery
-from amphora.dialects.native import Native, fanout_queue, request_exchange, response_exchange
+from amphora.dialects.base import Party
+from amphora.dialects.native import NativeServer, fanout_queue, request_exchange, response_exchange
 from amphora.dispatch import FunctionTable
 from amphora.errors import AmqpError, WrongRequest
 from amphora.publisher import Publication, Publisher
@@ -114,7 +115,7 @@ class Introspection:
         self._functions.add(describe, DESCRIBE)
         self._session = session
         self._publisher = publisher
-        self._dialect = Native(SERVICE, RpcJsonSerializer, _TRANSIENT)
+        self._dialect = NativeServer(Party(SERVICE, uuid, RpcJsonSerializer, _TRANSIENT, fanout=True))
         self._queue = fanout_queue(SERVICE, uuid)
         # Not among the server's own: without them it works as well.
         self._records: list[Record] = [
@@ -194,7 +195,7 @@ class Introspection:
             return
         try:
             request = self._dialect.decode_request(properties, delivery.message.body)
-            address, properties, body = self._dialect.encode_reply(self._functions.invoke(request), reply_to)
+            address, properties, body = self._dialect.encode_reply(self._functions.invoke(request), properties)
             deadline = monotonic() + ANSWER_TIMEOUT
             self._publisher.publish(Publication(address.exchange, address.routing_key, properties, body, deadline))
         except (WrongRequest, TypeError, ValueError) as error:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 from uuid import uuid4
 
 import gevent
@@ -18,12 +19,12 @@ from gevent.lock import RLock
 from greenlet import getcurrent
 
 from amphora.amqp import Channel, NotFound
-from amphora.answering import Answering
+from amphora.answering import ON_FAILURE, Answering
 from amphora.checks import check_integer, check_name, check_seconds
-from amphora.dialects import Dialect, Native
-from amphora.dialects.native import fanout_queue, request_exchange, request_queue, response_exchange
+from amphora.dialects.base import Dialect, Party, Source
+from amphora.dialects.native import Native, request_queue
 from amphora.dispatch import FunctionTable
-from amphora.errors import NotSent, WrongThread
+from amphora.errors import AmqpError, NotSent, WrongThread
 from amphora.forking import abandoned_at_fork
 from amphora.intake import Intake
 from amphora.introspection import SERVICE as INTROSPECTION_SERVICE
@@ -33,16 +34,17 @@ from amphora.serializer import AbstractRpcSerializer, RpcJsonSerializer
 from amphora.session import Session
 from amphora.settings import make_settings
 from amphora.timing import Deadline
-from amphora.topology import Binding, Exchange, Queue, Record, Topology
+from amphora.topology import Topology
 from amphora.watchdog import watchdog
 from amphora.workers import Workers
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # of typing itself from 3.11 on
 
 logger = logging.getLogger('amphora.server')
 
 F = TypeVar('F', bound=Callable[..., Any])
 
-#: milliseconds that the queue of a fanout server outlives its connection: time to come back after a fault
-FANOUT_QUEUE_EXPIRES = 60_000
 #: the longest timeout of `receive_from_queue`, in seconds: a year
 MAX_TIMEOUT = 31_536_000
 #: seconds that `receive_from_queue` waits for a broker
@@ -66,6 +68,9 @@ class AmqpRpcServer:
         pool are: what a function leaves in a `gevent.local` another may find. `contextvars` are each request's own
         either way.
     :param introspection: answer ``amphora list`` and whoever else asks which functions there are.
+    :param dialects: other systems' ways of calling that it answers beside amphora's own, see `amphora.dialects`.
+    :param on_failure: what becomes of a request that wants no answer (`AmqpRpcClient.cast`) when its function raises:
+        ``reject``, it becomes a dead letter; ``requeue``, it is tried again, at most once a second.
     :param options: the way to the broker, see `amphora.settings.make_settings`: amqp_url, amqp_host, amqp_port,
         amqp_user, amqp_password, amqp_vhost, amqp_ssl, heartbeat (seconds), prefetch (unacked requests at once),
         persistent, confirm, queue_type.
@@ -73,9 +78,8 @@ class AmqpRpcServer:
     :raises ValueError: an option makes no sense; the error names it.
     """
 
-    _exchange_type = 'direct'
-    # Whether other servers take requests from the same queue.
-    _shares_queues = True
+    # Whether each request goes to every server of the service.
+    _fanout = False
 
     def __init__(
         self,
@@ -83,6 +87,8 @@ class AmqpRpcServer:
         serializer: type[AbstractRpcSerializer] | AbstractRpcSerializer = RpcJsonSerializer,
         fresh_greenlets: bool = False,
         introspection: bool = True,
+        dialects: Sequence[Dialect] = (),
+        on_failure: str = 'reject',
         **options: Any,
     ) -> None:
         if introspection and service_name == INTROSPECTION_SERVICE:
@@ -90,7 +96,13 @@ class AmqpRpcServer:
         self.service_name = check_name(service_name, 'service_name')
         self.serializer = serializer
         self._settings = make_settings(**options)
-        self._dialect: Dialect = Native(service_name, serializer, self._settings.delivery_mode)
+        for dialect in dialects:
+            if not isinstance(dialect, Dialect):
+                raise TypeError('dialects must be objects such as amphora.dialects.Tutorial(), not %r' % (dialect,))
+        self._dialects = (Native(), *dialects)
+        if on_failure not in ON_FAILURE:
+            raise ValueError('on_failure must be one of %s, not %r' % (', '.join(ON_FAILURE), on_failure))
+        self._on_failure = on_failure
         self._functions = FunctionTable()
         self._hub = gevent.get_hub()
         self._fresh_greenlets = fresh_greenlets
@@ -101,7 +113,16 @@ class AmqpRpcServer:
     def _set_up(self) -> None:
         """Make everything that belongs to one process."""
         self.uuid = str(uuid4())
-        self._topology = Topology(self._records())
+        party = Party(
+            self.service_name,
+            self.uuid,
+            self.serializer,
+            self._settings.delivery_mode,
+            self._settings.request_queue_arguments,
+            self._fanout,
+        )
+        sides = [dialect.server_side(party) for dialect in self._dialects]
+        self._topology = Topology(record for source in sides[0].sources() for record in source.records)
         # Starting and stopping take turns.
         self._life = RLock()
         self._stopped = Event()
@@ -115,48 +136,36 @@ class AmqpRpcServer:
         self._publisher = Publisher(
             self._publishing,
             self._settings.confirm,
-            lambda message: self._answering.on_returned(message),
+            lambda message: self._native.on_returned(message),
             patience=self._settings.patience,
         )
-        self._answering = Answering(
-            self.service_name,
-            self._dialect,
-            self._functions,
-            self._publishing,
-            self._publisher,
-            self._settings.request_queue_arguments,
-            self._shares_queues,
-        )
-        self._workers = Workers(self._answering.answer, 0 if self._fresh_greenlets else self._settings.prefetch)
+        self._answerings = [
+            Answering(
+                self.service_name,
+                side,
+                self._functions,
+                self._publishing,
+                self._publisher,
+                self._settings.request_queue_arguments,
+                self._on_failure,
+            )
+            for side in sides
+        ]
+        # Of requests on amphora's own wire.
+        self._native = self._answerings[0]
+        self._workers = Workers(0 if self._fresh_greenlets else self._settings.prefetch)
         self._introspection: Introspection | None = None
         if self._is_introspected:
             self._introspection = Introspection(self._describe, self.uuid, self._consuming, self._publisher)
-        # What takes requests: the service's own queue from serve() on, and each receive_from_queue.
-        self._own_intake: Intake | None = None
+        # What takes requests: from serve() on, by queue, and each receive_from_queue.
+        self._own_intakes: dict[str, Intake] = {}
         self._intakes: list[Intake] = []
-
-    @property
-    def _queue(self) -> str:
-        return request_queue(self.service_name)
-
-    @property
-    def _queue_arguments(self) -> tuple[tuple[str, Any], ...]:
-        return self._settings.request_queue_arguments
-
-    def _records(self) -> list[Record]:
-        exchange = request_exchange(self.service_name)
-        return [
-            Exchange(exchange, self._exchange_type),
-            Exchange(response_exchange(self.service_name), 'direct'),
-            Queue(self._queue, self._queue_arguments),
-            Binding(self._queue, exchange, ''),
-        ]
 
     def __repr__(self) -> str:
         return '<%s %s %d functions>' % (type(self).__name__, self.service_name, len(list(self._functions)))
 
     def _describe(self) -> ServerDescription:
-        return describe_server(self.service_name, self.uuid, self._exchange_type == 'fanout', self._functions)
+        return describe_server(self.service_name, self.uuid, self._fanout, self._functions)
 
     # -- functions -----------------------------------------------------------------------------------------------------
 
@@ -199,6 +208,8 @@ class AmqpRpcServer:
             if name is None:
                 raise TypeError('%r has no name of its own: give one with name=' % (func,))
         self._functions.add(func, name)
+        if self._own_intakes and self._missing_sources():
+            gevent.spawn(self._open_more)
         return func
 
     # -- queues --------------------------------------------------------------------------------------------------------
@@ -232,7 +243,7 @@ class AmqpRpcServer:
         self._start_sessions()
         name = self._find_queue(queue)
         prefetch = self._settings.prefetch if max_calls is None else min(max_calls, 65535)
-        intake = self._start_intake(name, prefetch, max_calls)
+        intake = self._start_intake(self._native, Source(name, (), prefetch=prefetch), max_calls)
         if not block:
             gevent.spawn(self._end_intake, intake, deadline, True)
             return None
@@ -266,8 +277,53 @@ class AmqpRpcServer:
             return name
         raise ValueError('there is neither a queue %r nor a queue %r' % tuple(names))
 
-    def _start_intake(self, queue: str, prefetch: int, max_calls: int | None = None, sole: bool = False) -> Intake:
-        intake = Intake(self._consuming, queue, self._workers.begin, prefetch, max_calls, sole)
+    def _missing_sources(self) -> list[tuple[Answering, Source]]:
+        """The queues that requests for the functions come from, as far as none are taken from them yet.
+
+        :raises ValueError: two dialects want one queue.
+        """
+        missing: dict[str, tuple[Answering, Source]] = {}
+        for answering in self._answerings:
+            for source in answering.sources():
+                if source.queue in self._own_intakes:
+                    continue
+                if source.queue in missing:
+                    raise ValueError(
+                        'two dialects want the queue %r: leave one out, or limit one to other functions' % source.queue
+                    )
+                missing[source.queue] = answering, source
+        return list(missing.values())
+
+    def _open(self, missing: list[tuple[Answering, Source]]) -> None:
+        """Take requests from more queues, now or when there is a connection."""
+        for answering, source in missing:
+            new = any(record not in self._topology for record in source.records)
+            self._topology.add(*source.records, essential=True)
+            if new and self._consuming.connection is not None:
+                try:
+                    self._consuming.with_channel(partial(_declare, source), QUEUE_TIMEOUT)
+                except AmqpError as error:
+                    logger.error('%r: no requests from queue %s: %s', self, source.queue, error)
+                    self._consuming.wake()  # which tells whoever waits
+                    continue
+            self._own_intakes[source.queue] = self._start_intake(answering, source)
+
+    def _open_more(self) -> None:
+        """Take requests for the functions that were added since `serve`."""
+        with self._life:
+            if self._own_intakes:
+                self._open(self._missing_sources())
+
+    def _start_intake(self, answering: Answering, source: Source, max_calls: int | None = None) -> Intake:
+        intake = Intake(
+            self._consuming,
+            source.queue,
+            partial(self._workers.begin, answering.answer),
+            source.prefetch or self._settings.prefetch,
+            max_calls,
+            answering.is_sole(source),
+            source.function,
+        )
         intake.start()
         self._intakes.append(intake)
         return intake
@@ -290,6 +346,15 @@ class AmqpRpcServer:
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
+    def __enter__(self) -> Self:
+        """`serve`; a function that is added before the program first waits for something is there for every request."""
+        self.serve()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """`stop`."""
+        self.stop()
+
     def serve(self, nowait: bool = True) -> None:
         """Connect and start working; replies held by `stop` are sent.
 
@@ -303,10 +368,7 @@ class AmqpRpcServer:
             if not self._watched:
                 self._watched = True
                 watchdog.watch()
-            if self._own_intake is None:
-                self._own_intake = self._start_intake(
-                    self._queue, self._settings.prefetch, sole=not self._shares_queues
-                )
+            self._open(self._missing_sources())
             self._start_sessions()
         if not nowait:
             try:
@@ -339,7 +401,7 @@ class AmqpRpcServer:
         queue.
         """
         self._check_thread()
-        self._own_intake = None
+        self._own_intakes.clear()
         for intake in list(self._intakes):
             intake.finish()
 
@@ -417,13 +479,9 @@ class AmqpRpcFanoutServer(AmqpRpcServer):
     answered.
     """
 
-    _exchange_type = 'fanout'
-    _shares_queues = False
+    _fanout = True
 
-    @property
-    def _queue(self) -> str:
-        return fanout_queue(self.service_name, self.uuid)
 
-    @property
-    def _queue_arguments(self) -> tuple[tuple[str, Any], ...]:
-        return (*super()._queue_arguments, ('x-expires', FANOUT_QUEUE_EXPIRES))
+def _declare(source: Source, channel: Channel) -> None:
+    for record in source.records:
+        record.declare(channel)

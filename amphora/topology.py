@@ -6,19 +6,27 @@ Knows what was wished for; whether it is there is the broker's to say.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from amphora.amqp import Channel
+from amphora.amqp.errors import NotFound
 from amphora.checks import check_name
+
+if TYPE_CHECKING:
+    from amphora.amqp import Channel
+
+#: arguments of a queue or a binding, as (name, value) pairs, such as ``('x-expires', 60000)``
+Arguments = tuple[tuple[str, Any], ...]
 
 
 class Exchange(Struct, frozen=True):
-    """A durable exchange."""
+    """An exchange."""
 
     name: str
     type: str
+    durable: bool = True
+    auto_delete: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name, 'the name of an exchange')
@@ -28,20 +36,23 @@ class Exchange(Struct, frozen=True):
 
         :raises PreconditionFailed: it exists as something else.
         """
-        channel.exchange.declare(self.name, self.type, durable=True)
+        channel.exchange.declare(self.name, self.type, durable=self.durable, auto_delete=self.auto_delete)
 
     def __str__(self) -> str:
         return '%s exchange %r' % (self.type, self.name)
 
 
 class Queue(Struct, frozen=True):
-    """A durable queue.
+    """A queue.
 
-    :param arguments: as (name, value) pairs, such as ``('x-expires', 60000)``.
+    :param adopted: one of that name is taken as it is, whatever it was declared with.
     """
 
     name: str
-    arguments: tuple[tuple[str, Any], ...] = ()
+    arguments: Arguments = ()
+    durable: bool = True
+    auto_delete: bool = False
+    adopted: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name, 'the name of a queue')
@@ -51,7 +62,20 @@ class Queue(Struct, frozen=True):
 
         :raises PreconditionFailed: it exists with other arguments.
         """
-        channel.queue.declare(self.name, durable=True, arguments=dict(self.arguments))
+        if self.adopted and self._exists(channel):
+            return
+        channel.queue.declare(
+            self.name, durable=self.durable, auto_delete=self.auto_delete, arguments=dict(self.arguments)
+        )
+
+    def _exists(self, channel: Channel) -> bool:
+        # That it does not would end the channel.
+        try:
+            with channel.connection.channel() as asking:
+                asking.queue.declare(self.name, passive=True)
+        except NotFound:
+            return False
+        return True
 
     def __str__(self) -> str:
         shown = ' with ' + ', '.join('%s=%r' % pair for pair in self.arguments) if self.arguments else ''
@@ -64,6 +88,7 @@ class Binding(Struct, frozen=True):
     queue: str
     exchange: str
     routing_key: str
+    arguments: Arguments = ()
 
     def __post_init__(self) -> None:
         check_name(self.routing_key, 'the routing key of a binding')
@@ -73,7 +98,7 @@ class Binding(Struct, frozen=True):
 
         :raises NotFound: the queue or the exchange does not exist.
         """
-        channel.queue.bind(self.queue, self.exchange, self.routing_key)
+        channel.queue.bind(self.queue, self.exchange, self.routing_key, arguments=dict(self.arguments))
 
     def __str__(self) -> str:
         return 'binding of queue %r to exchange %r by %r' % (self.queue, self.exchange, self.routing_key)
@@ -104,10 +129,10 @@ class Topology:
         """Whether nothing works without the record."""
         return self._records.get(record, False)
 
-    def add(self, *records: Record) -> None:
-        """Wish for more, without which the rest works."""
+    def add(self, *records: Record, essential: bool = False) -> None:
+        """Wish for more, without which the rest works unless it is essential."""
         for record in records:
-            self._records.setdefault(record, False)
+            self._records[record] = self._records.get(record, False) or essential
 
     def binds(self, exchange: str, routing_key: str) -> bool:
         """Whether a queue is to be bound to the exchange by this routing key."""

@@ -20,12 +20,10 @@ logger = logging.getLogger('amphora.server')
 class Workers:
     """A pool of greenlets that grows with what there is to do.
 
-    :param work: what to do with each task; runs in a `contextvars` context of the task's own.
     :param keep: how many greenlets without a task are kept for the next; 0: each task gets a new greenlet.
     """
 
-    def __init__(self, work: Callable[[Any], None], keep: int) -> None:
-        self._work = work
+    def __init__(self, keep: int) -> None:
         self._keep = keep
         self._hub = gevent.get_hub()
         # A dict, so that one that ends leaves at once.
@@ -40,11 +38,14 @@ class Workers:
         """Whether a greenlet is one of these, and has a task."""
         return each in self._busy
 
-    def begin(self, task: Any) -> None:
-        """Begin a task now; returns when it first waits for something, or has ended. Only in the hub."""
+    def begin(self, work: Callable[[Any], None], task: Any) -> None:
+        """Begin a task now; returns when it first waits for something, or has ended. Only in the hub.
+
+        :param work: what to do with the task; runs in a `contextvars` context of the task's own.
+        """
         worker = self._idle.popitem()[0] if self._idle else greenlet(self._run, self._hub)
         self._busy.add(worker)
-        worker.switch(task)
+        worker.switch(work, task)
 
     def dismiss(self) -> None:
         """Let those without a task go."""
@@ -52,11 +53,11 @@ class Workers:
             # From the loop: who throws into a greenlet that ends would not be switched back to.
             self._hub.loop.run_callback(worker.throw, GreenletExit)
 
-    def _run(self, task: Any) -> None:
+    def _run(self, work: Callable[[Any], None], task: Any) -> None:
         worker = getcurrent()
         while True:
             try:
-                contextvars.Context().run(self._work, task)
+                contextvars.Context().run(work, task)
             except BaseException:
                 # Ctrl-C reaches the main greenlet this way; anything else is printed, as for any greenlet.
                 self._hub.handle_error(self, *sys.exc_info())
@@ -66,7 +67,7 @@ class Workers:
                 return
             self._idle[worker] = None
             try:
-                task = self._hub.switch()
+                work, task = self._hub.switch()
             except BaseException as error:
                 # Dismissed; or a gevent.Timeout came that a function had started and left behind.
                 self._idle.pop(worker, None)

@@ -8,7 +8,8 @@ import msgspec
 from gevent.event import Event
 
 from amphora.amqp import Connection, Message, NotFound
-from amphora.dialects.native import Native, response_exchange
+from amphora.dialects.base import Party
+from amphora.dialects.native import NativeClient, response_exchange
 from amphora.envelope import Request
 from amphora.errors import RemoteException, WrongRequest, WrongResult
 from amphora.introspection import DESCRIBE, SERVICE, ServerDescription
@@ -26,9 +27,9 @@ def gather_servers(connection: Connection, seconds: float, service: str | None =
     :param service: only servers of this service; None: of all.
     :raises AccessRefused: the broker does not let this user ask.
     """
-    dialect = Native(SERVICE, RpcJsonSerializer, TRANSIENT)
     me = str(uuid4())
-    request = dialect.encode_request(Request(me, DESCRIBE, (), {}, me), '')
+    dialect = NativeClient(Party(SERVICE, me, RpcJsonSerializer, TRANSIENT, fanout=True))
+    request = dialect.encode_request(Request(me, DESCRIBE, (), {}, me), None)
     found: list[ServerDescription] = []
     # The broker has returned the request: nobody is there to answer it.
     returned = Event()

@@ -1,15 +1,27 @@
-"""What a dialect must say: the bytes, properties and addresses of requests and replies.
+"""What a dialect must say: the bytes, properties, addresses and queues of requests and replies.
 
-Knows no broker and no connection: a dialect is a translator between `amphora.envelope` and messages.
+Knows no broker and no connection: a dialect is a translator between `amphora.envelope` and messages. The object that a
+user makes of a `Dialect` holds options; a server and a client get one side of it each, for their service.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import count
 from typing import Any, NamedTuple
+from uuid import uuid4
+
+from msgspec import Struct
 
 from amphora.envelope import Address, Reply, Request
+from amphora.serializer import AbstractRpcSerializer
+from amphora.topology import Arguments, Queue, Record
+
+#: milliseconds that a reply queue outlives its client's connection: time to come back after a fault
+REPLY_QUEUE_EXPIRES = 600_000
+
+Properties = Mapping[str, Any]
 
 
 class Encoded(NamedTuple):
@@ -20,43 +32,175 @@ class Encoded(NamedTuple):
     body: bytes
 
 
-class Dialect(ABC):
-    """One way of doing RPC over AMQP."""
+class Party(Struct, frozen=True):
+    """Who speaks a dialect: a server or a client.
+
+    :ivar service: name of the service.
+    :ivar uuid: its own name.
+    :ivar serializer: what it was given to make and read bodies with; dialects with formats of their own ignore it.
+    :ivar delivery_mode: AMQP's, of its messages, where the dialect leaves it open: 2 persistent, 1 not.
+    :ivar queue_arguments: what its queues are declared with, where the dialect leaves it open.
+    :ivar fanout: whether each request goes to every server.
+    """
+
+    service: str
+    uuid: str
+    serializer: type[AbstractRpcSerializer] | AbstractRpcSerializer
+    delivery_mode: int = 2
+    queue_arguments: Arguments = ()
+    fanout: bool = False
+
+
+class Source(Struct, frozen=True):
+    """A queue that a server takes requests from.
+
+    :ivar queue: its name.
+    :ivar records: what must be on the broker for it, in this order.
+    :ivar function: the function that all requests in it are for; None: each says so itself.
+    :ivar prefetch: how many unacked requests to have at once; None: as many as the server takes.
+    """
+
+    queue: str
+    records: tuple[Record, ...]
+    function: str | None = None
+    prefetch: int | None = None
+
+
+class QueueOptions(Struct, frozen=True):
+    """What a function's own queue is to be like, in dialects that have a queue for each function.
+
+    :ivar queue_size: how many requests it holds; None: no limit.
+    :ivar prefetch: how many unacked ones a server takes at once; None: as many as it takes of all.
+    :ivar timeout: seconds that a request may wait in it; None: no limit.
+    """
+
+    queue_size: int | None = None
+    prefetch: int | None = None
+    timeout: float | None = None
+
+
+class ServerSide(ABC):
+    """A dialect as a server of one service speaks it.
+
+    :ivar unique_ids: whether nobody but the sender of a request ever uses its id again, so that a second request of the
+        same id and reply_to is a repeat of the first.
+    :ivar shared: whether other servers take requests from the same queues.
+    :ivar keeps_dead_letters: whether what is rejected is kept in the service's queue of dead letters. Otherwise it is
+        the broker's to drop, or to dead-letter where the queue says so.
+    """
+
+    unique_ids = False
+    shared = True
+    keeps_dead_letters = False
+
+    def sources(self) -> list[Source]:
+        """The queues that requests for the service come from, whatever function they are for."""
+        return []
+
+    def function_sources(self, function: str, options: QueueOptions) -> list[Source]:
+        """The queues that requests for one function come from."""
+        return []
+
+    def is_task(self, properties: Properties) -> bool:
+        """Whether a request without a reply_to is one that wants no answer."""
+        return False
+
+    def return_address(self, properties: Properties) -> tuple[str | None, str | None]:
+        """Id and reply_to of a message, even of one that holds no request: so that its sender can be told."""
+        return properties.get('correlation_id'), properties.get('reply_to')
 
     @abstractmethod
-    def encode_request(self, request: Request, routing_key: str) -> Encoded:
-        """The message for a request.
-
-        :raises TypeError: an argument cannot be serialised; the error names it.
-        """
-
-    @abstractmethod
-    def decode_request(self, properties: Mapping[str, Any], body: bytes) -> Request:
+    def decode_request(self, properties: Properties, body: bytes, function: str | None = None) -> Request:
         """The request in a message.
 
+        :param function: of the message's `Source`.
         :raises WrongRequest: there is none in it.
         """
 
     @abstractmethod
-    def return_address(self, properties: Mapping[str, Any]) -> tuple[str | None, str | None]:
-        """Id and reply_to of a message, even of one that holds no request: so that its sender can be told."""
-
-    @abstractmethod
-    def encode_reply(self, reply: Reply, reply_to: str) -> Encoded:
+    def encode_reply(self, reply: Reply, request: Properties) -> Encoded:
         """The message for a reply.
 
+        :param request: the properties of the request.
         :raises TypeError: the value cannot be serialised.
         """
 
-    @abstractmethod
-    def reply_id(self, properties: Mapping[str, Any]) -> str | None:
-        """The id of the request that a message replies to; None when it says none."""
+
+class ClientSide(ABC):
+    """A dialect as a client of one service speaks it.
+
+    :ivar reply_queue: where replies to this client go.
+    :ivar request_exchange: the exchange that queues of one's own are bound to; None: there are none in this dialect.
+    """
+
+    reply_queue: Queue
+    request_exchange: str | None = None
 
     @abstractmethod
-    def decode_reply(self, properties: Mapping[str, Any], body: bytes) -> Any:
+    def records(self) -> list[Record]:
+        """What must be on the broker before a request is sent, in this order."""
+
+    def new_ids(self) -> Callable[[], str]:
+        """Makes an id for each request; each such maker has ids of its own."""
+        # A uuid4 whose last twelve digits count: as unique, and without the system call that a fresh one costs.
+        prefix, numbers = str(uuid4())[:24], count(1)
+        return lambda: '%s%012x' % (prefix, next(numbers))
+
+    @abstractmethod
+    def encode_request(self, request: Request, routing_key: str | None) -> Encoded:
+        """The message for a request, whose answer is awaited.
+
+        :param routing_key: None: where requests for that function go.
+        :raises TypeError: an argument cannot be serialised; the error names it. Or the dialect cannot say such a call.
+        """
+
+    def encode_task(self, request: Request, routing_key: str | None) -> Encoded:
+        """The message for a request that wants no answer.
+
+        :raises TypeError: as of `encode_request`; or the dialect has no such requests.
+        """
+        raise TypeError('%s has no requests without an answer: use call' % type(self).__name__)
+
+    def request_id(self, properties: Properties) -> str | None:
+        """The id of a request of this client's own."""
+        id: str | None = properties.get('correlation_id')
+        return id
+
+    def reply_id(self, properties: Properties) -> str | None:
+        """The id of the request that a message replies to; None when it says none."""
+        return self.request_id(properties)
+
+    @abstractmethod
+    def decode_reply(self, properties: Properties, body: bytes) -> Any:
         """The value in a reply.
 
         :raises RemoteException: the function raised.
         :raises WrongRequest: the server could not make sense of the request.
+        :raises NoResult: the request came back, unanswered.
         :raises WrongResult: there is no reply in it.
         """
+
+
+class Dialect(ABC):
+    """One way of doing RPC over AMQP, with its options."""
+
+    @abstractmethod
+    def server_side(self, party: Party) -> ServerSide:
+        """As a server of a service speaks it.
+
+        :raises ValueError: it does not go with that server.
+        """
+
+    @abstractmethod
+    def client_side(self, party: Party) -> ClientSide:
+        """As a client of a service speaks it.
+
+        :raises ValueError: it does not go with that client.
+        """
+
+
+def private_reply_queue(party: Party) -> Queue:
+    """A reply queue of a client's own, which outlives its connection for a while."""
+    # On several nodes when requests are: the results of calls would be gone with its one node.
+    name = 'rpc_%s_%s_response' % (party.service, party.uuid)
+    return Queue(name, (*party.queue_arguments, ('x-expires', REPLY_QUEUE_EXPIRES)))

@@ -8,14 +8,28 @@ what bears no label, as a 0.1.3 peer's, is taken for what the serializer reads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from time import time
 from typing import Any
 
-from amphora.dialects.base import Dialect, Encoded
+from amphora.dialects.base import (
+    ClientSide,
+    Dialect,
+    Encoded,
+    Party,
+    Properties,
+    ServerSide,
+    Source,
+    private_reply_queue,
+)
 from amphora.envelope import Address, Reply, Request
 from amphora.errors import AmphoraError, WrongRequest, WrongResult
-from amphora.serializer import AbstractRpcSerializer, check_serializer
+from amphora.serializer import check_serializer
+from amphora.topology import Binding, Exchange, Queue, Record
+
+#: milliseconds that the queue of a fanout server outlives its connection: time to come back after a fault
+FANOUT_QUEUE_EXPIRES = 60_000
+#: AMQP's ``type`` of a request that wants no answer
+TASK = 'cast'
 
 # Encodings of a body that leave it as it is; the last two are what other Python clients say of text and of bytes.
 _PLAIN_ENCODINGS = frozenset(('', 'identity', 'utf-8', 'binary'))
@@ -41,49 +55,89 @@ def fanout_queue(service: str, uuid: str) -> str:
     return 'rpc_%s_%s_request' % (service, uuid)
 
 
-def reply_queue(service: str, uuid: str) -> str:
-    """Name of the queue that the replies to one client come through."""
-    return 'rpc_%s_%s_response' % (service, uuid)
-
-
 class Native(Dialect):
-    """Amphora's own wire.
+    """Amphora's own wire. Bodies are made and read by the serializer that a server or client was given."""
 
-    :param service: name of the service.
-    :param serializer: makes and reads the bodies: a class with the four static methods of `AbstractRpcSerializer`, or
-        an object that has them.
-    :param delivery_mode: AMQP's, of every message: 2 persistent, 1 not.
+    def server_side(self, party: Party) -> NativeServer:
+        """See `Dialect`."""
+        return NativeServer(party)
+
+    def client_side(self, party: Party) -> NativeClient:
+        """See `Dialect`."""
+        return NativeClient(party)
+
+
+class _Wire:
+    """What both sides know.
+
+    :raises TypeError: the serializer is none.
     """
 
-    def __init__(
-        self, service: str, serializer: type[AbstractRpcSerializer] | AbstractRpcSerializer, delivery_mode: int
-    ) -> None:
-        check_serializer(serializer)
-        self._request_exchange = request_exchange(service)
-        self._response_exchange = response_exchange(service)
-        self._serializer = serializer
-        self._common: dict[str, Any] = {'delivery_mode': delivery_mode}
-        self._content_type: str = getattr(serializer, 'content_type', None) or ''  # in 0.1.3's days they had none
+    def __init__(self, party: Party) -> None:
+        check_serializer(party.serializer)
+        self._party = party
+        self._serializer = party.serializer
+        self._request_exchange = request_exchange(party.service)
+        self._response_exchange = response_exchange(party.service)
+        self._common: dict[str, Any] = {'delivery_mode': party.delivery_mode}
+        # In 0.1.3's days serializers had none.
+        self._content_type: str = getattr(party.serializer, 'content_type', None) or ''
         if self._content_type:
             self._common['content_type'] = self._content_type
 
-    def encode_request(self, request: Request, routing_key: str) -> Encoded:
-        """See `Dialect`."""
-        body = self._serializer.serialize_call(request.function, request.args, request.kwargs)
-        return Encoded(
-            Address(self._request_exchange, routing_key),
-            {
-                **self._common,
-                'correlation_id': request.id,
-                'reply_to': request.reply_to,
-                'message_id': request.id,
-                'timestamp': time(),
-            },
-            body if isinstance(body, bytes) else body.encode(),
-        )
+    def _exchanges(self) -> list[Record]:
+        return [
+            Exchange(self._request_exchange, 'fanout' if self._party.fanout else 'direct'),
+            Exchange(self._response_exchange, 'direct'),
+        ]
 
-    def decode_request(self, properties: Mapping[str, Any], body: bytes) -> Request:
-        """See `Dialect`."""
+    def _shared_queue(self) -> list[Record]:
+        """The service's own queue, which clients declare too: so calls wait for a server that is still to come."""
+        name = request_queue(self._party.service)
+        return [Queue(name, self._party.queue_arguments), Binding(name, self._request_exchange, '')]
+
+    def _misfit(self, properties: Properties) -> str | None:
+        """Why the serializer must not read a body that is labelled so; None: it may."""
+        encoding = properties.get('content_encoding')
+        if encoding is not None and encoding.lower() not in _PLAIN_ENCODINGS:
+            return 'the content encoding of the body is %.100r, and no encoding is understood' % encoding
+        given, mine = properties.get('content_type'), self._content_type
+        if not given or not mine or given == mine or _media_type(given) == _media_type(mine):
+            return None
+        return 'the content type of the body is %.100r, and %r is understood' % (given, mine)
+
+
+class NativeServer(_Wire, ServerSide):
+    """See `ServerSide`."""
+
+    unique_ids = True
+    keeps_dead_letters = True
+
+    def __init__(self, party: Party) -> None:
+        super().__init__(party)
+        self.shared = not party.fanout
+
+    def sources(self) -> list[Source]:
+        """See `ServerSide`."""
+        if not self._party.fanout:
+            return [Source(request_queue(self._party.service), (*self._exchanges(), *self._shared_queue()))]
+        name = fanout_queue(self._party.service, self._party.uuid)
+        queue = Queue(name, (*self._party.queue_arguments, ('x-expires', FANOUT_QUEUE_EXPIRES)))
+        return [Source(name, (*self._exchanges(), queue, Binding(name, self._request_exchange, '')))]
+
+    def is_task(self, properties: Properties) -> bool:
+        """See `ServerSide`."""
+        return properties.get('type') == TASK
+
+    def return_address(self, properties: Properties) -> tuple[str | None, str | None]:
+        """See `ServerSide`."""
+        reply_to = properties.get('reply_to')
+        if reply_to is not None and not reply_to.isascii() and not _is_utf_8(reply_to):
+            reply_to = None  # bytes that are no routing key: there is no such client
+        return properties.get('message_id'), reply_to
+
+    def decode_request(self, properties: Properties, body: bytes, function: str | None = None) -> Request:
+        """See `ServerSide`."""
         misfit = self._misfit(properties)
         if misfit is not None:
             raise WrongRequest(misfit)
@@ -96,29 +150,68 @@ class Native(Dialect):
             raise WrongRequest('%s: %s' % (type(error).__name__, error)) from error
         return Request(properties.get('message_id'), function, args, kwargs, properties.get('reply_to'))
 
-    def return_address(self, properties: Mapping[str, Any]) -> tuple[str | None, str | None]:
-        """See `Dialect`."""
-        reply_to = properties.get('reply_to')
-        if reply_to is not None and not reply_to.isascii() and not _is_utf_8(reply_to):
-            reply_to = None  # bytes that are no routing key: there is no such client
-        return properties.get('message_id'), reply_to
-
-    def encode_reply(self, reply: Reply, reply_to: str) -> Encoded:
-        """See `Dialect`."""
+    def encode_reply(self, reply: Reply, request: Properties) -> Encoded:
+        """See `ServerSide`."""
         body = self._serializer.serialize_result(reply.value if reply.error is None else reply.error)
         return Encoded(
-            Address(self._response_exchange, reply_to),
+            Address(self._response_exchange, request['reply_to']),
             {**self._common, 'correlation_id': reply.id, 'message_id': reply.id},
             body if isinstance(body, bytes) else body.encode(),
         )
 
-    def reply_id(self, properties: Mapping[str, Any]) -> str | None:
-        """See `Dialect`."""
+
+class NativeClient(_Wire, ClientSide):
+    """See `ClientSide`."""
+
+    def __init__(self, party: Party) -> None:
+        super().__init__(party)
+        self.reply_queue = private_reply_queue(party)
+        self.request_exchange = self._request_exchange
+
+    def records(self) -> list[Record]:
+        """See `ClientSide`."""
+        return [
+            *self._exchanges(),
+            # Each fanout server has a queue of its own; in a shared one each request would reach a single server.
+            *([] if self._party.fanout else self._shared_queue()),
+            self.reply_queue,
+            Binding(self.reply_queue.name, self._response_exchange, self._party.uuid),
+        ]
+
+    def encode_request(self, request: Request, routing_key: str | None) -> Encoded:
+        """See `ClientSide`."""
+        body = self._serializer.serialize_call(request.function, request.args, request.kwargs)
+        return Encoded(
+            Address(self._request_exchange, routing_key or ''),
+            {
+                **self._common,
+                'correlation_id': request.id,
+                'reply_to': request.reply_to,
+                'message_id': request.id,
+                'timestamp': time(),
+            },
+            body if isinstance(body, bytes) else body.encode(),
+        )
+
+    def encode_task(self, request: Request, routing_key: str | None) -> Encoded:
+        """See `ClientSide`."""
+        encoded = self.encode_request(request, routing_key)
+        del encoded.properties['reply_to']
+        encoded.properties['type'] = TASK
+        return encoded
+
+    def request_id(self, properties: Properties) -> str | None:
+        """See `ClientSide`."""
+        id: str | None = properties.get('message_id')
+        return id
+
+    def reply_id(self, properties: Properties) -> str | None:
+        """See `ClientSide`."""
         id: str | None = properties.get('message_id')
         return id if id is not None else properties.get('correlation_id')
 
-    def decode_reply(self, properties: Mapping[str, Any], body: bytes) -> Any:
-        """See `Dialect`."""
+    def decode_reply(self, properties: Properties, body: bytes) -> Any:
+        """See `ClientSide`."""
         misfit = self._misfit(properties)
         if misfit is not None:
             raise WrongResult(misfit)
@@ -129,16 +222,6 @@ class Native(Dialect):
         except Exception as error:
             # A user's own serializer may stumble over a reply in any way.
             raise WrongResult('%s: %s' % (type(error).__name__, error)) from error
-
-    def _misfit(self, properties: Mapping[str, Any]) -> str | None:
-        """Why the serializer must not read a body that is labelled so; None: it may."""
-        encoding = properties.get('content_encoding')
-        if encoding is not None and encoding.lower() not in _PLAIN_ENCODINGS:
-            return 'the content encoding of the body is %.100r, and no encoding is understood' % encoding
-        given, mine = properties.get('content_type'), self._content_type
-        if not given or not mine or given == mine or _media_type(given) == _media_type(mine):
-            return None
-        return 'the content type of the body is %.100r, and %r is understood' % (given, mine)
 
 
 def _media_type(content_type: str) -> str:

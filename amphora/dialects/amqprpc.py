@@ -1,0 +1,142 @@
+"""The wire of amqprpc, in Go and in Python: Go's net/rpc over AMQP.
+
+A request's ``reply_to`` holds the function, its ``correlation_id`` the queue for the answer and its ``message_id`` a
+number in decimal; the body is the one argument. A reply that bears a header ``error`` has no result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from random import getrandbits
+from typing import Any
+
+from amphora.checks import check_name
+from amphora.dead_letters import headers_of
+from amphora.dialects.base import (
+    ClientSide,
+    Dialect,
+    Encoded,
+    Party,
+    Properties,
+    ServerSide,
+    Source,
+    private_reply_queue,
+)
+from amphora.dialects.formats import Format, Json, check_format
+from amphora.envelope import Address, Reply, Request
+from amphora.errors import RemoteException, WrongRequest, WrongResult
+from amphora.topology import Queue, Record
+
+#: header of a reply: what went wrong
+ERROR = 'error'
+#: class name of errors from there, which come as a text
+RPC_ERROR = 'RPCError'
+
+# What their servers say when there is no such function.
+_UNKNOWN = ('unknown function ', "rpc: can't find service ", "rpc: can't find method ")
+
+
+class AmqpRpc(Dialect):
+    """amqprpc.
+
+    :param name: name of the codec, which is that of the request queue; None: the service's name.
+    :param formatter: `amphora.dialects.Json`, `amphora.dialects.MsgPack`, or whatever has ``pack`` and ``unpack``; both
+        sides must use the same.
+    """
+
+    def __init__(self, name: str | None = None, formatter: Format | type[Format] = Json) -> None:
+        self.name = None if name is None else check_name(name, 'name')
+        self.formatter = check_format(formatter)
+
+    def server_side(self, party: Party) -> AmqpRpcServerSide:
+        """See `Dialect`."""
+        return AmqpRpcServerSide(self, party)
+
+    def client_side(self, party: Party) -> AmqpRpcClientSide:
+        """See `Dialect`."""
+        return AmqpRpcClientSide(self, party)
+
+
+class AmqpRpcServerSide(ServerSide):
+    """See `ServerSide`."""
+
+    def __init__(self, dialect: AmqpRpc, party: Party) -> None:
+        self._format = dialect.formatter
+        self._queue = Queue(dialect.name or party.service, durable=False)
+
+    def sources(self) -> list[Source]:
+        """See `ServerSide`."""
+        return [Source(self._queue.name, (self._queue,))]
+
+    def return_address(self, properties: Properties) -> tuple[str | None, str | None]:
+        """See `ServerSide`."""
+        return properties.get('message_id'), properties.get('correlation_id')
+
+    def decode_request(self, properties: Properties, body: bytes, function: str | None = None) -> Request:
+        """See `ServerSide`."""
+        name = properties.get('reply_to')
+        if not name:
+            raise WrongRequest('the request names no function: its reply_to is empty')
+        try:
+            argument = self._format.unpack(body)
+        except Exception as error:
+            raise WrongRequest('the argument cannot be read: %s' % error) from error
+        return Request(properties.get('message_id'), name, (argument,), {}, properties.get('correlation_id'))
+
+    def encode_reply(self, reply: Reply, request: Properties) -> Encoded:
+        """See `ServerSide`."""
+        properties = {name: request[name] for name in ('message_id', 'correlation_id', 'reply_to') if name in request}
+        if reply.error is not None:
+            properties['headers'] = {ERROR: _text_of(reply.error)}
+        return Encoded(Address('', request['correlation_id']), properties, self._format.pack(reply.value))
+
+
+class AmqpRpcClientSide(ClientSide):
+    """See `ClientSide`."""
+
+    def __init__(self, dialect: AmqpRpc, party: Party) -> None:
+        self.reply_queue = private_reply_queue(party)
+        self._format = dialect.formatter
+        self._queue = Queue(dialect.name or party.service, durable=False)
+
+    def records(self) -> list[Record]:
+        """See `ClientSide`."""
+        return [self._queue, self.reply_queue]
+
+    def new_ids(self) -> Callable[[], str]:
+        """See `ClientSide`. They begin anywhere: a late reply to an earlier program must find nobody."""
+        numbers = count(getrandbits(62))
+        return lambda: '%d' % next(numbers)
+
+    def encode_request(self, request: Request, routing_key: str | None) -> Encoded:
+        """See `ClientSide`."""
+        if len(request.args) != 1 or request.kwargs:
+            raise TypeError("amqprpc's functions take one positional argument")
+        return Encoded(
+            Address('', routing_key or self._queue.name),
+            {'message_id': request.id, 'correlation_id': self.reply_queue.name, 'reply_to': request.function},
+            self._format.pack(request.args[0]),
+        )
+
+    def request_id(self, properties: Properties) -> str | None:
+        """See `ClientSide`."""
+        id: str | None = properties.get('message_id')
+        return id
+
+    def decode_reply(self, properties: Properties, body: bytes) -> Any:
+        """See `ClientSide`."""
+        error = headers_of(properties).get(ERROR)
+        if error is not None:
+            text = error.decode(errors='replace') if isinstance(error, bytes) else str(error)
+            raise WrongRequest(text) if text.startswith(_UNKNOWN) else RemoteException(RPC_ERROR, (text,))
+        try:
+            return self._format.unpack(body)
+        except Exception as error:
+            raise WrongResult('the result cannot be read: %s' % error) from error
+
+
+def _text_of(error: Exception) -> str:
+    if isinstance(error, WrongRequest) and error.unknown_function is not None:
+        return _UNKNOWN[0] + error.unknown_function
+    return str(error) or type(error).__name__

@@ -1,0 +1,109 @@
+"""Formats of bodies that other systems use: an object that packs a value and unpacks it again.
+
+Whatever has these two methods will do; the exceptions of a format of the user's own are taken for its verdict on the
+value or the body.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import msgspec
+
+from amphora.compression import compress, decompress
+from amphora.dialects import pickles
+
+#: how large a compressed body may become, in bytes
+MAX_DECOMPRESSED = 134_217_728
+
+
+@runtime_checkable
+class Format(Protocol):
+    """What packs and unpacks bodies. One with an attribute ``content_type`` has its messages labelled with it, in
+    dialects that label them."""
+
+    def pack(self, value: Any, /) -> bytes:
+        """The body for a value."""
+
+    def unpack(self, body: bytes, /) -> Any:
+        """The value in a body."""
+
+
+class Json:
+    """JSON."""
+
+    content_type = 'application/json'
+
+    @staticmethod
+    def pack(value: Any) -> bytes:
+        """See `Format`."""
+        return msgspec.json.encode(value)
+
+    @staticmethod
+    def unpack(body: bytes) -> Any:
+        """See `Format`."""
+        return msgspec.json.decode(body)
+
+
+class MsgPack:
+    """MessagePack."""
+
+    content_type = 'application/msgpack'
+
+    @staticmethod
+    def pack(value: Any) -> bytes:
+        """See `Format`."""
+        return msgspec.msgpack.encode(value)
+
+    @staticmethod
+    def unpack(body: bytes) -> Any:
+        """See `Format`."""
+        return msgspec.msgpack.decode(body)
+
+
+class Pickle:
+    """Plain data in Python's pickle format; read without executing or importing anything. A class becomes its name."""
+
+    content_type = 'application/python-pickle'
+
+    @staticmethod
+    def pack(value: Any) -> bytes:
+        """See `Format`."""
+        return pickles.dump(value)
+
+    @staticmethod
+    def unpack(body: bytes) -> Any:
+        """See `Format`."""
+        return pickles.load(body)
+
+
+class GzipJson:
+    """JSON, compressed with gzip."""
+
+    content_type = 'application/json;compression=gzip'
+
+    @staticmethod
+    def pack(value: Any) -> bytes:
+        """See `Format`."""
+        return compress('gzip', Json.pack(value))
+
+    @staticmethod
+    def unpack(body: bytes) -> Any:
+        """See `Format`."""
+        return Json.unpack(decompress('gzip', body, MAX_DECOMPRESSED))
+
+
+def check_format(format: object) -> Format:
+    """The format, when it is one.
+
+    :raises TypeError: it has no `pack` or no `unpack`.
+    """
+    if not isinstance(format, Format):
+        raise TypeError('a format must have the methods pack and unpack, which %r has not' % (format,))
+    return format
+
+
+def content_type_of(format: Format) -> dict[str, str]:
+    """The property that labels a body of this format; none when it has no name."""
+    content_type = getattr(format, 'content_type', None)
+    return {'content_type': content_type} if content_type else {}

@@ -1,0 +1,194 @@
+"""RabiBridge's wire: an exchange ``rpc``, and two queues for each function, of which callers choose one.
+
+A request's body is ``[args, kwargs]``, a reply's ``[0, result]`` or ``[1, traceback]``, in MessagePack unless the
+configuration of all says otherwise: no message is labelled. A body that begins with zstd's magic number is compressed.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Collection
+from itertools import count
+from random import getrandbits
+from typing import Any
+
+from amphora.checks import check_integer
+from amphora.compression import ZSTD_MAGIC, check_algorithm, compress, decompress
+from amphora.dialects.base import (
+    ClientSide,
+    Dialect,
+    Encoded,
+    Party,
+    Properties,
+    QueueOptions,
+    ServerSide,
+    Source,
+    private_reply_queue,
+)
+from amphora.dialects.formats import MAX_DECOMPRESSED, Format, MsgPack, check_format
+from amphora.envelope import Address, Reply, Request
+from amphora.errors import RemoteException, WrongRequest, WrongResult
+from amphora.topology import Arguments, Binding, Exchange, Queue, Record
+
+#: name of the exchange that all requests go to
+EXCHANGE = 'rpc'
+#: what a function may be at the server: a coroutine, or not. Callers say which they want
+KINDS = ('async', 'sync')
+#: class name of errors from there whose traceback does not end as Python's do
+REMOTE_ERROR = 'RemoteExecutionError'
+
+_TRANSIENT = 1
+
+
+class RabiBridge(Dialect):
+    """RabiBridge.
+
+    :param format: `amphora.dialects.MsgPack`, `Json` or `Pickle`, as its ``SERIALISER``; all sides must use the same.
+    :param compress_threshold: bodies of more bytes are compressed with zstd, as its ``COMPRESS_THRESHOLD``; None: none
+        are. Compressed ones are read either way. Both need ``amphora[zstd]``.
+    :param kind: ``async`` or ``sync``: which of a function's two queues a client calls. A server takes from both.
+    :param functions: names of the functions that a server offers in this dialect; None: all.
+    :param auto_delete: whether a server's queues vanish with their last consumer, as newer releases have it; a queue
+        that exists is taken as it is.
+    """
+
+    def __init__(
+        self,
+        format: Format | type[Format] = MsgPack,
+        compress_threshold: int | None = None,
+        kind: str = 'async',
+        functions: Collection[str] | None = None,
+        auto_delete: bool = False,
+    ) -> None:
+        self.format = check_format(format)
+        if compress_threshold is not None:
+            check_integer(compress_threshold, 'compress_threshold', 0, 1 << 40)
+            check_algorithm('zstd')
+        self.compress_threshold = compress_threshold
+        if kind not in KINDS:
+            raise ValueError('kind must be one of %s, not %r' % (', '.join(KINDS), kind))
+        self.kind = kind
+        self.functions = functions
+        self.auto_delete = auto_delete
+
+    def server_side(self, party: Party) -> RabiBridgeServer:
+        """See `Dialect`."""
+        return RabiBridgeServer(self)
+
+    def client_side(self, party: Party) -> RabiBridgeClient:
+        """See `Dialect`."""
+        return RabiBridgeClient(self, party)
+
+    def pack(self, value: list[Any]) -> bytes:
+        """The body for a value."""
+        body = self.format.pack(value)
+        if self.compress_threshold is not None and len(body) > self.compress_threshold:
+            return compress('zstd', body)
+        return body
+
+    def unpack(self, body: bytes) -> tuple[Any, Any]:
+        """The two values in a body.
+
+        :raises Exception: there are none; which depends on the format.
+        """
+        if body[:4] == ZSTD_MAGIC:
+            body = decompress('zstd', body, MAX_DECOMPRESSED)
+        first, second = self.format.unpack(body)
+        return first, second
+
+
+class RabiBridgeServer(ServerSide):
+    """See `ServerSide`."""
+
+    def __init__(self, dialect: RabiBridge) -> None:
+        self._dialect = dialect
+
+    def function_sources(self, function: str, options: QueueOptions) -> list[Source]:
+        """See `ServerSide`."""
+        if self._dialect.functions is not None and function not in self._dialect.functions:
+            return []
+        arguments: Arguments = (('x-overflow', 'reject-publish'),)
+        if options.timeout is not None:
+            arguments += (('x-message-ttl', int(options.timeout * 1000)),)
+        if options.queue_size is not None:
+            arguments += (('x-max-length', options.queue_size),)
+        sources = []
+        for kind in KINDS:
+            key = '%s_%s' % (kind, function)
+            queue = Queue('rpc_' + key, arguments, auto_delete=self._dialect.auto_delete, adopted=True)
+            records = (Exchange(EXCHANGE, 'direct'), queue, Binding(queue.name, EXCHANGE, key))
+            sources.append(Source(queue.name, records, function, options.prefetch))
+        return sources
+
+    def decode_request(self, properties: Properties, body: bytes, function: str | None = None) -> Request:
+        """See `ServerSide`."""
+        try:
+            args, kwargs = self._dialect.unpack(body)
+            if not (isinstance(args, (list, tuple)) and isinstance(kwargs, dict) and all(map(_is_text, kwargs))):
+                raise ValueError('it is no list of arguments and mapping of named ones')
+        except Exception as error:
+            raise WrongRequest('the body cannot be read: %s' % error) from error
+        return Request(properties.get('correlation_id'), str(function), args, kwargs, properties.get('reply_to'))
+
+    def encode_reply(self, reply: Reply, request: Properties) -> Encoded:
+        """See `ServerSide`."""
+        if reply.error is None:
+            outcome = [0, reply.value]
+        else:
+            outcome = [1, ''.join(traceback.format_exception(reply.error))]
+        return Encoded(
+            Address('', request['reply_to']),
+            {'correlation_id': request['correlation_id'], 'delivery_mode': _TRANSIENT},
+            self._dialect.pack(outcome),
+        )
+
+
+class RabiBridgeClient(ClientSide):
+    """See `ClientSide`."""
+
+    def __init__(self, dialect: RabiBridge, party: Party) -> None:
+        self.reply_queue = private_reply_queue(party)
+        self._dialect = dialect
+
+    def records(self) -> list[Record]:
+        """See `ClientSide`."""
+        return [Exchange(EXCHANGE, 'direct'), self.reply_queue]
+
+    def new_ids(self) -> Callable[[], str]:
+        """See `ClientSide`. They begin anywhere: a late reply to an earlier program must find nobody."""
+        numbers = count(getrandbits(62))
+        return lambda: '%d' % next(numbers)
+
+    def encode_request(self, request: Request, routing_key: str | None) -> Encoded:
+        """See `ClientSide`."""
+        return Encoded(
+            Address(EXCHANGE, routing_key or '%s_%s' % (self._dialect.kind, request.function)),
+            {'correlation_id': request.id, 'reply_to': self.reply_queue.name, 'delivery_mode': _TRANSIENT},
+            self._dialect.pack([request.args, request.kwargs]),
+        )
+
+    def decode_reply(self, properties: Properties, body: bytes) -> Any:
+        """See `ClientSide`."""
+        try:
+            failed, value = self._dialect.unpack(body)
+        except Exception as error:
+            raise WrongResult('the body cannot be read: %s' % error) from error
+        if failed == 0:
+            return value
+        raise _error_of(str(value))
+
+
+def _is_text(name: object) -> bool:
+    return isinstance(name, str)
+
+
+def _error_of(text: str) -> RemoteException | WrongRequest:
+    """The error that a traceback tells of; its whole text is the last argument."""
+    last = text.strip().rpartition('\n')[2]
+    name, colon, message = last.partition(': ')
+    name = name.rpartition('.')[2]
+    if not name.isidentifier():
+        return RemoteException(REMOTE_ERROR, (text,))
+    if name == 'WrongRequest':
+        return WrongRequest(message)
+    return RemoteException(name, (message, text) if colon else (text,))
