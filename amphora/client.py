@@ -125,7 +125,7 @@ class AmqpRpcClient:
         self._buffer_waits = buffer_full == 'wait'
         #: replies that nobody waited for: late ones, second ones, strangers'
         self.ignored_replies = 0
-        self._settings = make_settings(**options)
+        self._settings = make_settings(service=service_name, **options)
         if dialect is None:
             dialect = Native()
         elif not isinstance(dialect, Dialect):

@@ -95,7 +95,7 @@ class AmqpRpcServer:
             raise ValueError("the service %r is introspection's own: take another name" % service_name)
         self.service_name = check_name(service_name, 'service_name')
         self.serializer = serializer
-        self._settings = make_settings(**options)
+        self._settings = make_settings(service=service_name, **options)
         for dialect in dialects:
             if not isinstance(dialect, Dialect):
                 raise TypeError('dialects must be objects such as amphora.dialects.Tutorial(), not %r' % (dialect,))

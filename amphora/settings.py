@@ -1,8 +1,7 @@
-"""A user's options for the way to the broker, checked and in one place."""
+"""A user's options for the way to the broker, checked and in one place; `configuration` knows where each comes from."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +9,11 @@ from msgspec import Struct
 
 from amphora.amqp.options import connection_options
 from amphora.checks import check_host, check_integer, check_name, check_seconds
+from amphora.configuration import ARGUMENT, Setting, resolve
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-#: names the environment variable that holds a URL, or several with commas between, for whoever gives none
-URL_VARIABLE = 'AMPHORA_AMQP_URL'
 QUEUE_TYPES = ('classic', 'quorum')
 #: seconds: a quorum queue whose leader is gone refuses messages until it has another, which takes less than that
 ELECTION_PATIENCE = 5.0
@@ -59,67 +57,125 @@ class Settings(Struct, frozen=True):
 
 def make_settings(
     amqp_url: str | Sequence[str] | None = None,
-    amqp_host: str = '127.0.0.1',
+    amqp_host: str | None = None,
     amqp_port: int | None = None,
-    amqp_user: str = 'guest',
-    amqp_password: str = 'guest',
-    amqp_vhost: str = '/',
+    amqp_user: str | None = None,
+    amqp_password: str | None = None,
+    amqp_vhost: str | None = None,
     amqp_ssl: bool | SSLContext | None = None,
     heartbeat: float | None = None,
-    prefetch: int = 100,
-    persistent: bool = True,
-    confirm: bool = True,
+    prefetch: int | None = None,
+    persistent: bool | None = None,
+    confirm: bool | None = None,
     queue_type: str | None = None,
+    *,
+    service: str | None = None,
 ) -> Settings:
-    """Settings from what a user gave to a client or server.
+    """Settings from what a user gave to a client or server, in the environment, and in a configuration file.
 
-    :param amqp_url: one AMQP URI or a list of them, tried in order; None: the environment variable ``AMPHORA_AMQP_URL``
-        (commas between several), and where that is not set the other ``amqp_`` parameters.
-    :param amqp_host: name or address of the broker.
-    :param amqp_port: its TCP port; None: 5672, with TLS 5671.
-    :param amqp_user: user name.
-    :param amqp_password: its password.
-    :param amqp_vhost: virtual host.
-    :param amqp_ssl: True: TLS that verifies; an `ssl.SSLContext`: TLS as it says.
-    :param heartbeat: seconds; 0: none; None: 10, or what the URL says.
-    :param prefetch: number of requests, 1 to 65535, that a server takes from a queue at once.
-    :param persistent: have the broker write messages to disk.
-    :param confirm: have the broker confirm each publish; a request is acked when its reply is confirmed.
-    :param queue_type: ``classic`` or ``quorum`` for the queues of requests and replies; None: the broker's default.
-        Clients and servers of a service must agree.
-    :raises ValueError: when one of them makes no sense; the error names it.
+    None, which is the default of all, stands for "not given here". Then the environment variable of the option's name
+    counts, ``AMPHORA_PREFETCH`` for `prefetch`; then the file that ``AMPHORA_CONFIG`` names, in it the table
+    ``[amphora.services.NAME]`` and then ``[amphora]``; then the default that is stated below.
+
+    The address is either a URL or parts, those from `amqp_host` to `amqp_vhost`: the URL if there is one, unless a
+    nearer place gives `amqp_host`. ``AMPHORA_AMQP_URL`` goes before parts that are given here, too.
+
+    :param amqp_url: one AMQP URI or a list of them, tried in order; as text, with commas between several. By default
+        there is none.
+    :param amqp_host: name or address of the broker; by default 127.0.0.1.
+    :param amqp_port: its TCP port; by default 5672, with TLS 5671.
+    :param amqp_user: user name; by default ``guest``.
+    :param amqp_password: its password; by default ``guest``.
+    :param amqp_vhost: virtual host; by default ``/``.
+    :param amqp_ssl: True: TLS that verifies; an `ssl.SSLContext`: TLS as it says; by default what the URL says.
+    :param heartbeat: seconds; 0: none; by default 10, or what the URL says.
+    :param prefetch: number of requests, 1 to 65535, that a server takes from a queue at once; by default 100.
+    :param persistent: have the broker write messages to disk; by default True.
+    :param confirm: have the broker confirm each publish; a request is acked when its reply is confirmed. By default
+        True.
+    :param queue_type: ``classic`` or ``quorum`` for the queues of requests and replies; by default the broker's own
+        default. Clients and servers of a service must agree.
+    :param service: the service whose table in the file counts.
+    :raises ValueError: when one of them makes no sense, or the file cannot be read; the error says which one, and where
+        it was given.
     :raises TypeError: when one is of the wrong type.
+    :raises OSError: a file that the URL names cannot be read.
     """
-    check_integer(prefetch, 'prefetch', 1, 65535)
-    if queue_type is not None and queue_type not in QUEUE_TYPES:
-        raise ValueError('queue_type must be one of %s, not %r' % (', '.join(QUEUE_TYPES), queue_type))
-    if heartbeat is not None:
-        check_seconds(heartbeat, 'heartbeat', 65535)
-    if amqp_url is None:
-        amqp_url = os.environ.get(URL_VARIABLE) or None
-    if amqp_url is not None:
-        urls = amqp_url.split(',') if isinstance(amqp_url, str) else amqp_url
-        if not isinstance(urls, (list, tuple)):
-            raise TypeError('amqp_url must be a URL or a list of URLs, not a %s' % type(urls).__name__)
-        if not urls:
-            raise ValueError('amqp_url is an empty list: give at least one URL')
-        hosts = [connection_options(url.strip()) for url in urls]
-    else:
-        if amqp_port is not None:
-            check_integer(amqp_port, 'amqp_port', 1, 65535)
-        check_host(amqp_host, 'amqp_host')
-        check_name(amqp_user, 'amqp_user')
-        check_name(amqp_vhost, 'amqp_vhost')
-        if not isinstance(amqp_password, str):
-            raise TypeError('amqp_password must be a str, not a %s' % type(amqp_password).__name__)
-        hosts = [
-            {'host': amqp_host, 'port': amqp_port, 'user': amqp_user, 'password': amqp_password, 'vhost': amqp_vhost}
-        ]
-    for options in hosts:
-        if amqp_ssl is False and 'ssl' in options:
-            raise ValueError('amqp_ssl=False contradicts an amqps URL')
-        if amqp_ssl and not (amqp_ssl is True and 'ssl' in options):  # the URL may say more than that TLS is wanted
-            options['ssl'] = amqp_ssl
-        if heartbeat is not None:
-            options['heartbeat'] = heartbeat
-    return Settings(tuple(hosts), prefetch, persistent, confirm, queue_type)
+    options = resolve(
+        {
+            'amqp_url': amqp_url,
+            'amqp_host': amqp_host,
+            'amqp_port': amqp_port,
+            'amqp_user': amqp_user,
+            'amqp_password': amqp_password,
+            'amqp_vhost': amqp_vhost,
+            'amqp_ssl': amqp_ssl,
+            'heartbeat': heartbeat,
+            'prefetch': prefetch,
+            'persistent': persistent,
+            'confirm': confirm,
+            'queue_type': queue_type,
+        },
+        service,
+    )
+    taken = options['prefetch']
+    check_integer(taken.value, taken.what, 1, 65535)
+    kind = options['queue_type']
+    if kind.value is not None and kind.value not in QUEUE_TYPES:
+        raise ValueError('%s must be one of %s, not %r' % (kind.what, ', '.join(QUEUE_TYPES), kind.value))
+    hosts = _hosts(options)
+    for host in hosts:
+        _encrypt(host, options['amqp_ssl'])
+    beat = options['heartbeat']
+    if beat.value is not None:
+        check_seconds(beat.value, beat.what, 65535)
+        for host in hosts:
+            if not (beat.yields and 'heartbeat' in host):
+                host['heartbeat'] = beat.value
+    return Settings(
+        tuple(hosts), taken.value, options['persistent'].value, options['confirm'].value, options['queue_type'].value
+    )
+
+
+def _hosts(options: dict[str, Setting]) -> list[dict[str, Any]]:
+    """For each broker address the options of a connection, as far as the address says them."""
+    url = options['amqp_url']
+    if url.value is None:
+        return [_host_of_parts(options)]
+    urls = url.value.split(',') if isinstance(url.value, str) else url.value
+    if not isinstance(urls, (list, tuple)):
+        raise TypeError('%s must be a URL or a list of URLs, not a %s' % (url.what, type(urls).__name__))
+    if not urls:
+        raise ValueError('%s is an empty list: give at least one URL' % url.what)
+    try:
+        return [connection_options(each.strip()) for each in urls]
+    except ValueError as error:
+        if url.where == ARGUMENT:
+            raise
+        raise ValueError('%s: %s' % (url.what, error)) from error
+
+
+def _host_of_parts(options: dict[str, Setting]) -> dict[str, Any]:
+    host, port, user, password, vhost = (
+        options[name] for name in ('amqp_host', 'amqp_port', 'amqp_user', 'amqp_password', 'amqp_vhost')
+    )
+    if port.value is not None:
+        check_integer(port.value, port.what, 1, 65535)
+    if not isinstance(password.value, str):
+        raise TypeError('%s must be a str, not a %s' % (password.what, type(password.value).__name__))
+    return {
+        'host': check_host(host.value, host.what),
+        'port': port.value,
+        'user': check_name(user.value, user.what),
+        'password': password.value,
+        'vhost': check_name(vhost.value, vhost.what),
+    }
+
+
+def _encrypt(host: dict[str, Any], tls: Setting) -> None:
+    if tls.yields:  # the scheme of a nearer URL says it
+        return
+    if tls.value is False and 'ssl' in host:
+        raise ValueError('%s=False contradicts an amqps URL' % tls.what)
+    if tls.value and not (tls.value is True and 'ssl' in host):  # the URL may say more than that TLS is wanted
+        host['ssl'] = tls.value

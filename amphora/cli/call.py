@@ -101,7 +101,7 @@ def command(
     time, 4 no broker, or no access to it.
     """
     # A client waits for its broker; somebody at a prompt wants to know at once that there is none.
-    connect(make_settings(amqp_url=url), 'amphora call').close()
+    connect(make_settings(amqp_url=url, service=service), 'amphora call').close()
     client = make_client(service, fanout, msgpack, url, timeout)
     try:
         result = client.call(function_name=function, routing_key=routing_key)(*args, **kwargs)

@@ -16,7 +16,7 @@ from amphora.amqp.errors import ConnectionFailed
 from amphora.client import AmqpRpcClient, AmqpRpcFanoutClient
 from amphora.errors import AmphoraError, AmqpError, NoResult, NotSent, RemoteException, WrongRequest
 from amphora.serializer import RpcJsonSerializer, RpcMsgPackSerializer
-from amphora.settings import URL_VARIABLE, Settings
+from amphora.settings import Settings
 
 F = TypeVar('F', bound=Callable[..., Any])
 
@@ -99,13 +99,12 @@ def is_debug(ctx: click.Context) -> bool:
 
 
 def url_option(function: F) -> F:
-    """The option ``--url``; None where there is neither it nor its environment variable."""
+    """The option ``--url``; None where it is not given: `amphora.settings.make_settings` knows where to look then."""
     return click.option(
         '--url',
-        envvar=URL_VARIABLE,
-        show_envvar=True,
         metavar='URL',
-        help='The broker, as in amqp://user:password@host:5672/vhost; several with commas between.',
+        help='The broker, as in amqp://user:password@host:5672/vhost; several with commas between.  '
+        '[default: see amphora config]',
     )(function)
 
 

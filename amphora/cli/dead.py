@@ -185,7 +185,8 @@ def command(
     broker, or no access to it.
     """
     _check_usage(retry, drop, yes, ids, limit, with_arguments or json)
-    queue, settings, choice = dead_queue(service), make_settings(amqp_url=url), _Choice(ids)
+    settings = make_settings(amqp_url=url, service=service)
+    queue, choice = dead_queue(service), _Choice(ids)
     with connect(settings, _NAME) as connection:
         found = count_letters(connection, queue)
     # Not more than there are now: what dies again while the command runs must not keep it going.

@@ -57,7 +57,7 @@ def command(service: str | None, wait: float, json: bool, url: str | None) -> No
 
     Exit codes: 0 somebody answered, 2 wrong usage, 3 nobody answered, 4 no broker, or no access to it.
     """
-    with connect(make_settings(amqp_url=url), 'amphora list') as connection:
+    with connect(make_settings(amqp_url=url, service=service), 'amphora list') as connection:
         servers = gather_servers(connection, wait, service)
     if json:
         click.echo(msgspec.json.encode(servers))

@@ -16,7 +16,8 @@ from amphora.cli.broker import PORT, started_broker
 from amphora.cli.common import LOG_FORMAT, Command, Failure, is_debug, url_option
 from amphora.cli.reloader import Reloader
 from amphora.cli.supervisor import Supervisor
-from amphora.settings import URL_VARIABLE, make_settings
+from amphora.configuration import variable_of
+from amphora.settings import make_settings
 
 # Patches before it imports anything else.
 _WORKER = (sys.executable, '-m', 'gevent.monkey', '--module', 'amphora.cli.worker')
@@ -63,7 +64,7 @@ def command(
         raise click.UsageError('--embedded brings a broker of its own, and --url names another: give one of them')
     if not embedded and given('port') is ParameterSource.COMMANDLINE:
         raise click.UsageError('--port is that of the embedded broker: give --embedded, or the port in --url')
-    make_settings(amqp_url=url)  # a URL that makes no sense is found here, and once
+    make_settings(amqp_url=url)  # what makes no sense is found here, and once
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     options = [target, '--debug'] if is_debug(context) else [target]
     broker = started_broker('127.0.0.1', port) if embedded else None
@@ -78,7 +79,8 @@ def command(
 def _environ(url: str | None, reload: bool) -> dict[str, str]:
     environ = dict(os.environ)
     if url is not None:
-        environ[URL_VARIABLE] = url
+        environ[variable_of('amqp_url')] = url
+        environ.pop(variable_of('amqp_ssl'), None)  # it was for another address: the scheme says it of this one
     if reload:
         # Python takes compiled code for current when the source has the same size and the same second.
         environ['PYTHONDONTWRITEBYTECODE'] = '1'

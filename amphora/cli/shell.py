@@ -69,7 +69,7 @@ def command(service: str, timeout: float, fanout: bool, msgpack: bool, url: str 
       >>> client.call.add(2, 3)
       5
     """
-    with connect(make_settings(amqp_url=url), 'amphora shell') as connection:
+    with connect(make_settings(amqp_url=url, service=service), 'amphora shell') as connection:
         servers = gather_servers(connection, _GATHER, service)
     functions = sorted({function.name for server in servers for function in server.functions})
     client = make_client(service, fanout, msgpack, url, timeout)

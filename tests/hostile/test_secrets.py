@@ -37,6 +37,7 @@ from amphora import (
 )
 from amphora.amqp import AmqpUrl, Connection, LoginRefused, Message, NotAllowed
 from amphora.broker import Broker
+from amphora.configuration import OPTIONS, resolve, variable_of
 from amphora.dead_letters import DELIVERIES
 from amphora.settings import make_settings
 from tests.amqp.scripted import Peer as BrokerPeer
@@ -411,6 +412,68 @@ def test_no_error_of_a_client_or_a_server_shows_the_password(
 
     assert 'amphora.session' in log.getvalue()
     check_unseen(log.getvalue())
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        f'[amphora]\namqp_url = amqp://{USER}:{CANARY}@{HOST}/',
+        f'[amphora]\namqp_url = "amqp://{USER}:{CANARY}@{HOST}:port/"',
+        f'[amphora]\namqp_url = ["amqp://{USER}:{CANARY}@{HOST}/", 5]',
+        f'[amphora]\namqp_url = {{password = "{CANARY}"}}',
+        f'[amphora]\namqp_pasword = "{CANARY}"',
+        f'[amphora]\namqp_password = ["{CANARY}"]',
+        f'[amphora]\namqp_password = "{CANARY}',
+        f'[amphora]\namqp_password = "{CANARY}"\namqp_password = "{CANARY}"',
+        f'[amphora]\namqp_host = "{USER}:{CANARY}@{HOST}"',
+        f'[amphora]\nprefetch = "{CANARY}"',
+        f'[amphora]\nqueue_type = "{CANARY}"',
+        f'[amphora]\n"amqp://{USER}:{CANARY}@{HOST}/" = 1',
+        f'[amphora]\namqp_password = "{CANARY}"\nprefetch = 0',
+        f'[amphora]\namqp_password = "{CANARY}"\n# \udcff',
+        f'amqp_password = "{CANARY}"',
+        f'[amphora]\nx = {"[" * 10_000}\namqp_password = "{CANARY}"',
+    ],
+    ids=lambda text: text.splitlines()[-1].partition(' ')[0],
+)
+def test_no_error_about_a_configuration_file_shows_what_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    path = tmp_path / 'amphora.toml'
+    path.write_bytes(text.encode(errors='surrogateescape'))
+    monkeypatch.setenv('AMPHORA_CONFIG', str(path))
+
+    with pytest.raises((ValueError, TypeError)) as caught:
+        make_settings()
+
+    check_unseen(everything_of(caught.value))
+
+
+# Of which any text makes sense.
+TEXTS = {'amqp_user', 'amqp_password', 'amqp_vhost'}
+
+
+@pytest.mark.parametrize('option', sorted({*OPTIONS} - TEXTS))
+def test_no_error_about_a_variable_shows_what_is_in_it(monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    monkeypatch.setenv(variable_of(option), f'{USER}:{CANARY}@{HOST}')
+
+    with pytest.raises(ValueError, match=variable_of(option)) as caught:
+        make_settings()
+
+    check_unseen(everything_of(caught.value))
+
+
+def test_a_url_in_the_place_of_the_files_path_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('AMPHORA_CONFIG', f'amqp://{USER}:{CANARY}@{HOST}/')
+
+    with pytest.raises(ValueError, match='AMPHORA_CONFIG must be the path of a file') as caught:
+        make_settings()
+
+    check_unseen(everything_of(caught.value))
+
+
+def test_a_setting_does_not_show_its_value() -> None:
+    check_unseen(repr(resolve({'amqp_url': url_of(HOST, 5672), 'amqp_password': PASSWORD})))
 
 
 # -- passwords on the command line and in processes --------------------------------------------------------------------
