@@ -11,7 +11,7 @@ import click
 from amphora.cli.common import Failure, say
 
 # In the order of the help. Each is the `command` of the module of its name.
-_COMMANDS = ('serve', 'call', 'list', 'dead', 'shell', 'doctor', 'broker', 'demo')
+_COMMANDS = ('serve', 'call', 'list', 'dead', 'shell', 'doctor', 'config', 'broker', 'demo')
 
 
 class Program(click.Group):
@@ -41,7 +41,8 @@ def program(context: click.Context) -> None:
       amphora call simplemath add 2 3
 
     The broker's address is the option --url of a command, or the environment variable AMPHORA_AMQP_URL (commas
-    between several), or else amqp://guest:guest@127.0.0.1:5672/.
+    between several), or what the file says that AMPHORA_CONFIG names, or else amqp://guest:guest@127.0.0.1:5672/.
+    `amphora config` shows it.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
