@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         WrongResult,
         WrongThread,
     )
+    from amphora.functions import function
     from amphora.outcome import Outcome
     from amphora.serializer import AbstractRpcSerializer, RpcJsonSerializer, RpcMsgPackSerializer
     from amphora.server import AmqpRpcFanoutServer, AmqpRpcServer
@@ -49,9 +50,10 @@ __all__ = (
     'WrongRequest',
     'WrongResult',
     'WrongThread',
+    'function',
 )
 
 if not TYPE_CHECKING:  # else every name that is misspelt would be one of type Any
     # pytest imports this package at every start, for `amphora.pytest_plugin`, also where nobody wants the rest of it.
-    _HOMES = ('errors', 'caller', 'outcome', 'serializer', 'client', 'server')
+    _HOMES = ('errors', 'caller', 'functions', 'outcome', 'serializer', 'client', 'server')
     __getattr__ = lazy_names(__name__, _HOMES, __all__)

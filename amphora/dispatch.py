@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import logging
 from collections.abc import Callable, Iterator
 from reprlib import Repr
 from typing import Any
 
+from amphora.arguments import Arguments, Misfit
 from amphora.envelope import Reply, Request
 from amphora.errors import IgnoreRequest, RejectRequest, RemoteException, WrongRequest
+from amphora.functions import DEFAULT_OPTIONS, FunctionOptions, check_function_name
 
 logger = logging.getLogger('amphora.dispatch')
 
@@ -18,11 +22,33 @@ Function = Callable[..., Any]
 _EXCERPT_LENGTH = 200
 
 
-class FunctionTable:
-    """Functions by the name they are called by."""
+def is_async(function: object) -> bool:
+    """Whether calling a function gives a coroutine."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
-    def __init__(self) -> None:
+
+class FunctionTable:
+    """Functions by the name they are called by.
+
+    :param limited: makes a function that ends by an exception when it has run for so many seconds.
+    :param awaited: makes a function that runs an async function and returns or raises as that does. Without these two
+        the table takes no functions that need them.
+    """
+
+    def __init__(
+        self,
+        limited: Callable[[Function, float], Function] | None = None,
+        awaited: Callable[[Function], Function] | None = None,
+    ) -> None:
+        self._limited = limited
+        self._awaited = awaited
+        # As they were given, and how they are called: most often the same.
         self._functions: dict[str, Function] = {}
+        self._calls: dict[str, Function] = {}
+        self._options: dict[str, FunctionOptions] = {}
+        self._async: set[str] = set()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._functions)
@@ -34,37 +60,75 @@ class FunctionTable:
         """Names with their functions, in the order in which they were registered."""
         return iter(list(self._functions.items()))
 
-    def add(self, function: Function, name: str) -> None:
+    def options(self, name: str) -> FunctionOptions:
+        """How a function is offered.
+
+        :raises KeyError: there is none of that name.
+        """
+        return self._options[name]
+
+    def is_async(self, name: str) -> bool:
+        """Whether there is an async function of that name: one that `invoke` can end when its caller has gone."""
+        return name in self._async
+
+    def add(self, function: Function, name: str, options: FunctionOptions = DEFAULT_OPTIONS) -> None:
         """Register a function; one of the same name is replaced.
 
-        :raises TypeError: it cannot be called, or the name is no text.
+        :raises TypeError: it cannot be called, or is an async generator; or its arguments are to be validated and
+            cannot be; or the name is no text.
         :raises ValueError: the name is empty.
         """
         if not callable(function):
             raise TypeError('a function must be callable, which %r is not' % (function,))
-        if not isinstance(name, str):
-            raise TypeError('the name of a function must be a str, not %r' % (name,))
-        if not name:
-            raise ValueError('the name of a function must not be empty')
+        check_function_name(name)
+        if inspect.isasyncgenfunction(function):
+            raise TypeError('%r is an async generator, which gives no result to send' % (function,))
+        call, waits = function, is_async(function)
+        if waits:
+            if self._awaited is None:
+                raise TypeError('nothing here runs async functions such as %r' % (function,))
+            call = self._awaited(call)
+        if options.timeout is not None:
+            call = self._limit(call, options.timeout)
+        if options.validate:
+            call = Arguments(function).before(call)
         self._functions[name] = function
+        self._calls[name] = call
+        self._options[name] = options
+        if waits:
+            self._async.add(name)
+        else:
+            self._async.discard(name)
 
-    def invoke(self, request: Request) -> Reply:
+    def _limit(self, call: Function, seconds: float) -> Function:
+        if self._limited is None:
+            raise TypeError('nothing here limits the time of functions such as %r' % (call,))
+        return self._limited(call, seconds)
+
+    def invoke(self, request: Request, time_left: float | None = None) -> Reply:
         """Call the function; whatever it raises becomes part of the reply.
 
+        :param time_left: seconds after which nobody waits for the answer any more, when that is known. An async
+            function is cancelled then; any other goes on to its end.
         :raises IgnoreRequest: the function does not want this request: there is no reply.
         :raises RejectRequest: the function wants it to be set aside.
         :raises KeyboardInterrupt: that is for the program, whichever function it interrupts.
         """
-        function = self._functions.get(request.function)
-        if function is None:
+        call = self._calls.get(request.function)
+        if call is None:
             logger.warning('no function %.100r is registered', request.function)
             unknown = WrongRequest('no function %.100r is registered' % request.function)
             unknown.unknown_function = request.function
             return Reply(request.id, error=unknown)
+        if time_left is not None and request.function in self._async:
+            call = self._limit(call, time_left)
         try:
-            return Reply(request.id, function(*request.args, **request.kwargs))
+            return Reply(request.id, call(*request.args, **request.kwargs))
         except (IgnoreRequest, RejectRequest, KeyboardInterrupt):
             raise
+        except Misfit as misfit:
+            logger.warning('a wrong call of %s: %s', request.function, misfit)
+            return Reply(request.id, error=WrongRequest('%s: %s' % (request.function, misfit)))
         except BaseException as error:  # SystemExit, GreenletExit and gevent.Timeout end a call, not the server
             logger.warning('%s raised %s', request.function, type(error).__name__, exc_info=True)
             if logger.isEnabledFor(logging.DEBUG):

@@ -23,7 +23,9 @@ from greenlet import getcurrent, greenlet
 from amphora.broker import Broker
 from amphora.checks import check_seconds
 from amphora.client import AmqpRpcClient
+from amphora.dispatch import is_async
 from amphora.errors import NotSent
+from amphora.functions import options_of
 from amphora.server import AmqpRpcServer
 from amphora.timing import Deadline
 
@@ -98,7 +100,8 @@ def running_server(
         server = AmqpRpcServer(service, **{'amqp_url': url, **(server_options or {})})
         calls = _Calls()
         for name, function in named.items():
-            server.add_function(calls.follow(function), name)
+            # What is followed is the greenlet, so an async function is made one that waits in it first.
+            server.add_function(calls.follow(server._awaited(function) if is_async(function) else function), name)
         client = AmqpRpcClient(service, **{'amqp_url': url, 'autostart': False, **(client_options or {})})
         # Last in, first out: the client is stopped first, then what its calls still do is ended.
         cleanup.callback(_stop, server, stop_timeout)
@@ -162,8 +165,8 @@ def _from_list(functions: Iterable[Any]) -> dict[str, Function]:
     for function in functions:
         if not callable(function):
             raise TypeError('a function must be callable, which %r is not' % (function,))
-        name = getattr(function, '__name__', '<nameless>')
-        if not name.isidentifier():
+        name = str(options_of(function).name or getattr(function, '__name__', '<nameless>'))
+        if not name.replace('.', '_').isidentifier():
             raise ValueError('%r has no name to be called by: give a dict of name -> function' % (function,))
         if name in named:
             raise ValueError('two functions are named %r: give a dict of name -> function' % name)
@@ -182,7 +185,7 @@ def _from_namespace(namespace: object) -> dict[str, Function]:
         # What a module has imported is not its own.
         if not listed and isinstance(namespace, ModuleType) and value.__module__ != namespace.__name__:
             continue
-        named[name] = value
+        named[options_of(value).name or name] = value
     if not named:
         raise ValueError('there is no public function in %r' % (namespace,))
     return named
