@@ -87,7 +87,8 @@ class QueueFull(_NotExecuted):
 
 
 class WrongRequest(AmphoraError):
-    """The server could not make sense of the request, for example because no function of that name is registered.
+    """The server could not make sense of the request: no function of that name is registered, for example; or the
+    arguments do not fit one that is offered with ``validate=True``.
 
     :ivar unknown_function: at the server: that name, when this is the reason.
     """

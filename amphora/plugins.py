@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import traceback
@@ -54,7 +53,7 @@ def plugin_functions(directory: str | os.PathLike[str]) -> dict[str, Callable[..
 
 def _import(path: Path) -> ModuleType:
     # Files of the same name in two directories are two modules, and neither is one that anybody else imports.
-    name = '%s_%s' % (path.stem, hashlib.sha256(os.fsencode(path)).hexdigest()[:16])
+    name = str(path.with_suffix(''))
     if name in sys.modules:
         return sys.modules[name]
     spec = spec_from_file_location(name, path)
