@@ -20,7 +20,7 @@ autodoc_typehints_description_target = 'documented'
 # A reference to a name of ours that does not exist is an error; names of other projects have nothing here to point to.
 nitpick_ignore_regex = [
     (r'py:.*', r'(?!amphora\b).*'),
-    (r'py:class', r'amphora\.server\.F'),  # a type variable
+    (r'py:class', r'amphora\.(functions|server)\.F'),  # type variables
 ]
 
 # Names in the docstrings are in single backticks, and become links.
