@@ -18,14 +18,14 @@ from amphora.amqp import AccessRefused, Channel, Message, PreconditionFailed
 from amphora.amqp.content import MAX_MESSAGE_SIZE
 from amphora.custody import Custody
 from amphora.dead_letters import MAX_DELIVERIES, bury, dead_queue, dead_queue_arguments
-from amphora.dialects.base import Encoded, QueueOptions, ServerSide, Source
+from amphora.dialects.base import Encoded, ServerSide, Source
 from amphora.dispatch import FunctionTable
 from amphora.envelope import Address, Reply
 from amphora.errors import AmqpError, IgnoreRequest, RejectRequest, RemoteException, WrongRequest
 from amphora.intake import REQUEUE_DELAY, Job
 from amphora.publisher import Publication, Publisher
 from amphora.recent import Key, Recent
-from amphora.redelivery import count_deliveries, seems_expired, send_again, was_ignored
+from amphora.redelivery import count_deliveries, seems_expired, send_again, time_left, was_ignored
 from amphora.session import Session
 from amphora.topology import Queue
 
@@ -94,7 +94,7 @@ class Answering:
         """The queues that requests for the functions so far come from."""
         own = self._side.sources()
         for function in self._functions:
-            own += self._side.function_sources(function, QueueOptions())
+            own += self._side.function_sources(function, self._functions.options(function))
         return own
 
     def is_sole(self, source: Source) -> bool:
@@ -172,7 +172,9 @@ class Answering:
         """
         properties = job.message.properties
         try:
-            reply = self._functions.invoke(self._side.decode_request(properties, job.message.body, job.function))
+            request = self._side.decode_request(properties, job.message.body, job.function)
+            seconds = time_left(properties, time()) if self._functions.is_async(request.function) else None
+            reply = self._functions.invoke(request, seconds)
         except WrongRequest as error:
             logger.warning('a request that makes no sense, from %.100r: %s', reply_to, error)
             reply = Reply(id, error=error)

@@ -19,6 +19,9 @@ IGNORED = 'x-amphora-ignored'
 #: header: when the request expires, in milliseconds since 1970 by the clock of the server that sent it again
 DEADLINE = 'x-amphora-deadline'
 
+# Seconds: whoever waits gives up up to a quarter of one after the request has expired, and must not be told otherwise.
+_GRACE = 0.5
+
 Properties = Mapping[str, Any]
 
 
@@ -43,6 +46,20 @@ def seems_expired(properties: Properties, now: float) -> bool:
     """
     deadline = _deadline(properties)
     return deadline is not None and now * 1000 > deadline
+
+
+def time_left(properties: Properties, now: float) -> float | None:
+    """Seconds after which nobody waits for the answer to a request any more; None: it does not say.
+
+    :param now: seconds since 1970.
+    """
+    lifetime = _milliseconds(properties.get('expiration'))
+    if lifetime is None:
+        return None
+    deadline = _deadline(properties)
+    left = lifetime if deadline is None else deadline - int(now * 1000)
+    # Where the clocks disagree, what the sender gave it counts from now.
+    return (left if 0 < left < lifetime else lifetime) / 1000 + _GRACE
 
 
 def send_again(properties: Properties, deliveries: int, now: float, ignored: bool = False) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from amphora.lazy import lazy_names
 if TYPE_CHECKING:
     from amphora.dialects.aiopika import AioPikaMaster, AioPikaRpc
     from amphora.dialects.amqprpc import AmqpRpc
-    from amphora.dialects.base import ClientSide, Dialect, Encoded, Party, QueueOptions, ServerSide, Source
+    from amphora.dialects.base import ClientSide, Dialect, Encoded, Party, ServerSide, Source
     from amphora.dialects.formats import Format, GzipJson, Json, MsgPack, Pickle
     from amphora.dialects.native import Native
     from amphora.dialects.rabibridge import RabiBridge
@@ -33,7 +33,6 @@ __all__ = (
     'Native',
     'Party',
     'Pickle',
-    'QueueOptions',
     'RabiBridge',
     'ServerSide',
     'Source',

@@ -20,7 +20,6 @@ from amphora.dialects.base import (
     Encoded,
     Party,
     Properties,
-    QueueOptions,
     ServerSide,
     Source,
     private_reply_queue,
@@ -28,6 +27,7 @@ from amphora.dialects.base import (
 from amphora.dialects.formats import Format, Pickle, check_format, content_type_of
 from amphora.envelope import Address, Reply, Request
 from amphora.errors import NoResult, RemoteException, WrongRequest, WrongResult
+from amphora.functions import FunctionOptions
 from amphora.topology import Arguments, Binding, Exchange, Queue, Record
 
 #: name of the headers exchange through which requests come back
@@ -94,7 +94,7 @@ class AioPikaRpcServer(ServerSide):
         self._dialect = dialect
         self._format = dialect.format
 
-    def function_sources(self, function: str, options: QueueOptions) -> list[Source]:
+    def function_sources(self, function: str, options: FunctionOptions) -> list[Source]:
         """See `ServerSide`."""
         dialect = self._dialect
         if dialect.functions is not None and function not in dialect.functions:
@@ -225,7 +225,7 @@ class AioPikaWorker(ServerSide):
     def __init__(self, dialect: AioPikaMaster) -> None:
         self._dialect = dialect
 
-    def function_sources(self, function: str, options: QueueOptions) -> list[Source]:
+    def function_sources(self, function: str, options: FunctionOptions) -> list[Source]:
         """See `ServerSide`."""
         dialect = self._dialect
         if dialect.functions is not None and function not in dialect.functions:
@@ -282,12 +282,12 @@ class AioPikaMasterClient(ClientSide):
         raise WrongResult('nobody answers a task')
 
 
-def _limits(options: QueueOptions) -> Arguments:
+def _limits(options: FunctionOptions) -> Arguments:
     arguments: Arguments = ()
     if options.queue_size is not None:
         arguments += (('x-max-length', options.queue_size), ('x-overflow', 'reject-publish'))
-    if options.timeout is not None:
-        arguments += (('x-message-ttl', int(options.timeout * 1000)),)
+    if options.ttl is not None:
+        arguments += (('x-message-ttl', int(options.ttl * 1000)),)
     return arguments
 
 

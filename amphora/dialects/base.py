@@ -15,6 +15,7 @@ from uuid import uuid4
 from msgspec import Struct
 
 from amphora.envelope import Address, Reply, Request
+from amphora.functions import FunctionOptions
 from amphora.serializer import AbstractRpcSerializer
 from amphora.topology import Arguments, Queue, Record
 
@@ -66,19 +67,6 @@ class Source(Struct, frozen=True):
     prefetch: int | None = None
 
 
-class QueueOptions(Struct, frozen=True):
-    """What a function's own queue is to be like, in dialects that have a queue for each function.
-
-    :ivar queue_size: how many requests it holds; None: no limit.
-    :ivar prefetch: how many unacked ones a server takes at once; None: as many as it takes of all.
-    :ivar timeout: seconds that a request may wait in it; None: no limit.
-    """
-
-    queue_size: int | None = None
-    prefetch: int | None = None
-    timeout: float | None = None
-
-
 class ServerSide(ABC):
     """A dialect as a server of one service speaks it.
 
@@ -97,7 +85,7 @@ class ServerSide(ABC):
         """The queues that requests for the service come from, whatever function they are for."""
         return []
 
-    def function_sources(self, function: str, options: QueueOptions) -> list[Source]:
+    def function_sources(self, function: str, options: FunctionOptions) -> list[Source]:
         """The queues that requests for one function come from."""
         return []
 

@@ -20,7 +20,6 @@ from amphora.dialects.base import (
     Encoded,
     Party,
     Properties,
-    QueueOptions,
     ServerSide,
     Source,
     private_reply_queue,
@@ -28,6 +27,7 @@ from amphora.dialects.base import (
 from amphora.dialects.formats import MAX_DECOMPRESSED, Format, MsgPack, check_format
 from amphora.envelope import Address, Reply, Request
 from amphora.errors import RemoteException, WrongRequest, WrongResult
+from amphora.functions import FunctionOptions
 from amphora.topology import Arguments, Binding, Exchange, Queue, Record
 
 #: name of the exchange that all requests go to
@@ -103,13 +103,13 @@ class RabiBridgeServer(ServerSide):
     def __init__(self, dialect: RabiBridge) -> None:
         self._dialect = dialect
 
-    def function_sources(self, function: str, options: QueueOptions) -> list[Source]:
+    def function_sources(self, function: str, options: FunctionOptions) -> list[Source]:
         """See `ServerSide`."""
         if self._dialect.functions is not None and function not in self._dialect.functions:
             return []
         arguments: Arguments = (('x-overflow', 'reject-publish'),)
-        if options.timeout is not None:
-            arguments += (('x-message-ttl', int(options.timeout * 1000)),)
+        if options.ttl is not None:
+            arguments += (('x-message-ttl', int(options.ttl * 1000)),)
         if options.queue_size is not None:
             arguments += (('x-max-length', options.queue_size),)
         sources = []

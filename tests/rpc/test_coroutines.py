@@ -460,6 +460,17 @@ def test_the_caller_of_a_coroutine_may_give_up(server: Server, client: Client, r
     assert calling.call.wait(0, 'next') == 'next'
 
 
+def test_a_coroutine_that_nobody_waits_for_any_more_is_cancelled(
+    server: Server, client: Client, recorder: Recorder
+) -> None:
+    server(recorder.wait)
+
+    with pytest.raises(NoResult):
+        client().call(timeout=0.3).wait(30)
+
+    assert eventually(lambda: recorder.ended) == ['CancelledError']
+
+
 def test_running_server_runs_async_functions_and_ends_those_that_do_not_end(recorder: Recorder) -> None:
     with running_server([add, recorder.wait], stop_timeout=0.2) as client:
         assert client.call.add(2, 3) == 5
