@@ -151,7 +151,10 @@ class AmqpRpcClient:
                 uuid,
                 self.serializer,
                 self._settings.delivery_mode,
+                self._settings.queue_arguments,
                 self._settings.request_queue_arguments,
+                self._settings.compression,
+                self._settings.compress_threshold,
                 self._fanout,
             )
         )

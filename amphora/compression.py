@@ -22,14 +22,14 @@ _ZSTD_WINDOW = 1 << 23
 _ZSTD_LEVEL = 3
 
 
-def check_algorithm(algorithm: object) -> str:
+def check_algorithm(algorithm: object, what: str = 'compression') -> str:
     """The name of an algorithm that can be used here.
 
     :raises ValueError: there is none of that name.
     :raises ImportError: its package is not installed.
     """
     if algorithm not in ALGORITHMS:
-        raise ValueError('compression must be one of %s, not %r' % (', '.join(ALGORITHMS), algorithm))
+        raise ValueError('%s must be one of %s, not %r' % (what, ', '.join(ALGORITHMS), algorithm))
     if algorithm == 'zstd':
         _zstandard()
     return str(algorithm)
@@ -56,8 +56,12 @@ def decompress(algorithm: str, body: bytes, limit: int) -> bytes:
     except (zlib.error, EOFError) as error:
         raise ValueError('the body is no %s: %s' % (algorithm, error)) from error
     if len(large) > limit:
-        raise ValueError('the body has more than %d bytes when it is decompressed' % limit)
+        raise _too_large(limit)
     return large
+
+
+def _too_large(limit: int) -> ValueError:
+    return ValueError('the body has more than %d bytes when it is decompressed' % limit)
 
 
 def _read_gzip(body: bytes, limit: int) -> bytes:
@@ -70,10 +74,17 @@ def _read_gzip(body: bytes, limit: int) -> bytes:
 
 def _read_zstd(body: bytes, limit: int) -> bytes:
     zstandard = _zstandard()
+    unpacking = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
     try:
-        with zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).stream_reader(body) as reader:
-            large: bytes = reader.read(limit + 1)
-            return large
+        size = zstandard.get_frame_parameters(body).content_size
+        if size == zstandard.CONTENTSIZE_UNKNOWN:
+            with unpacking.stream_reader(body) as reader:
+                size = len(reader.read(limit + 1))
+        if size > limit:
+            raise _too_large(limit)
+        # That a body is cut the reader does not say, and this does.
+        large: bytes = unpacking.decompress(body, max_output_size=size or 1, allow_extra_data=False)
+        return large
     except zstandard.ZstdError as error:
         raise EOFError(str(error)) from error
 

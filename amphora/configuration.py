@@ -44,6 +44,7 @@ class Option(Struct, frozen=True):
 
 
 _FLAG, _TEXT, _NUMBER = (bool, 'true or false'), (str, 'text'), (int, 'a whole number')
+_SECONDS = (int | float, 'a number of seconds')
 
 OPTIONS = {
     'amqp_url': Option(None, str | list[str], 'a URL or a list of URLs'),
@@ -53,11 +54,15 @@ OPTIONS = {
     'amqp_password': Option('guest', *_TEXT),
     'amqp_vhost': Option('/', *_TEXT),
     'amqp_ssl': Option(None, *_FLAG),
-    'heartbeat': Option(None, int | float, 'a number of seconds'),
+    'heartbeat': Option(None, *_SECONDS),
     'prefetch': Option(100, *_NUMBER),
     'persistent': Option(True, *_FLAG),
     'confirm': Option(True, *_FLAG),
     'queue_type': Option(None, Literal['classic', 'quorum'], 'classic or quorum'),
+    'queue_size': Option(None, *_NUMBER),
+    'request_ttl': Option(None, *_SECONDS),
+    'compression': Option(None, Literal['gzip', 'zstd'], 'gzip or zstd'),
+    'compress_threshold': Option(1024, *_NUMBER),
 }
 
 # An address is either a URL or made of these.

@@ -127,7 +127,10 @@ class AmqpRpcServer:
             self.uuid,
             self.serializer,
             self._settings.delivery_mode,
+            self._settings.queue_arguments,
             self._settings.request_queue_arguments,
+            self._settings.compression,
+            self._settings.compress_threshold,
             self._fanout,
         )
         sides = [dialect.server_side(party) for dialect in self._dialects]
@@ -155,7 +158,7 @@ class AmqpRpcServer:
                 self._functions,
                 self._publishing,
                 self._publisher,
-                self._settings.request_queue_arguments,
+                self._settings.queue_arguments,
                 self._on_failure,
             )
             for side in sides

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from amphora.amqp.content import MAX_MESSAGE_SIZE
 from amphora.amqp.options import connection_options
 from amphora.checks import check_host, check_integer, check_name, check_seconds
+from amphora.compression import check_algorithm
 from amphora.configuration import ARGUMENT, Setting, resolve
 
 if TYPE_CHECKING:
@@ -17,6 +19,12 @@ if TYPE_CHECKING:
 QUEUE_TYPES = ('classic', 'quorum')
 #: seconds: a quorum queue whose leader is gone refuses messages until it has another, which takes less than that
 ELECTION_PATIENCE = 5.0
+#: the most that a queue's size may be limited to
+MAX_QUEUE_SIZE = 1_000_000_000
+#: seconds that a request may be allowed to wait: RabbitMQ counts them in 32 bits of milliseconds
+MAX_TTL = 4_294_967
+#: arguments of a queue, as (name, value) pairs
+Arguments = tuple[tuple[str, Any], ...]
 
 
 class Settings(Struct, frozen=True):
@@ -27,6 +35,10 @@ class Settings(Struct, frozen=True):
     :ivar persistent: whether messages are written to disk by the broker.
     :ivar confirm: whether the broker confirms each publish, and acks wait for it.
     :ivar queue_type: ``classic``, ``quorum`` or None for the broker's default, of request and reply queues.
+    :ivar queue_size: how many requests may wait in a request queue; None: no limit.
+    :ivar request_ttl: milliseconds that a request may wait there; None: no limit.
+    :ivar compression: how large bodies are compressed; None: they are not.
+    :ivar compress_threshold: bodies of more bytes are large.
     """
 
     hosts: tuple[dict[str, Any], ...]
@@ -34,6 +46,10 @@ class Settings(Struct, frozen=True):
     persistent: bool
     confirm: bool
     queue_type: str | None
+    queue_size: int | None = None
+    request_ttl: int | None = None
+    compression: str | None = None
+    compress_threshold: int = 0
 
     def __repr__(self) -> str:
         # The hosts' options hold passwords.
@@ -45,9 +61,19 @@ class Settings(Struct, frozen=True):
         return 2 if self.persistent else 1
 
     @property
-    def request_queue_arguments(self) -> tuple[tuple[str, Any], ...]:
-        """Arguments that every request queue is declared with."""
+    def queue_arguments(self) -> Arguments:
+        """Arguments that every queue is declared with."""
         return () if self.queue_type is None else (('x-queue-type', self.queue_type),)
+
+    @property
+    def request_queue_arguments(self) -> Arguments:
+        """Arguments that every request queue is declared with."""
+        arguments = self.queue_arguments
+        if self.queue_size is not None:
+            arguments += (('x-max-length', self.queue_size), ('x-overflow', 'reject-publish'))
+        if self.request_ttl is not None:
+            arguments += (('x-message-ttl', self.request_ttl),)
+        return arguments
 
     @property
     def patience(self) -> float:
@@ -68,6 +94,10 @@ def make_settings(
     persistent: bool | None = None,
     confirm: bool | None = None,
     queue_type: str | None = None,
+    queue_size: int | None = None,
+    request_ttl: float | None = None,
+    compression: str | None = None,
+    compress_threshold: int | None = None,
     *,
     service: str | None = None,
 ) -> Settings:
@@ -94,12 +124,21 @@ def make_settings(
     :param confirm: have the broker confirm each publish; a request is acked when its reply is confirmed. By default
         True.
     :param queue_type: ``classic`` or ``quorum`` for the queues of requests and replies; by default the broker's own
-        default. Clients and servers of a service must agree.
+        default. Clients and servers of a service must agree on this and the next two.
+    :param queue_size: how many requests may wait in the service's queue, and in those that clients create; a call that
+        would be one more raises `QueueFull` at once (https://www.rabbitmq.com/docs/maxlength). By default there is no
+        limit.
+    :param request_ttl: seconds that a request may wait in such a queue, whatever its caller's timeout; then the broker
+        drops it (https://www.rabbitmq.com/docs/ttl). By default there is no limit.
+    :param compression: ``gzip`` or ``zstd``, which needs ``amphora[zstd]``: compress large bodies. The other side reads
+        them without being told, unless it is amphora 0.1.3. By default they are not compressed.
+    :param compress_threshold: bodies of more bytes are large; by default 1,024.
     :param service: the service whose table in the file counts.
     :raises ValueError: when one of them makes no sense, or the file cannot be read; the error says which one, and where
         it was given.
     :raises TypeError: when one is of the wrong type.
     :raises OSError: a file that the URL names cannot be read.
+    :raises ImportError: the package that the compression needs is not installed.
     """
     options = resolve(
         {
@@ -115,6 +154,10 @@ def make_settings(
             'persistent': persistent,
             'confirm': confirm,
             'queue_type': queue_type,
+            'queue_size': queue_size,
+            'request_ttl': request_ttl,
+            'compression': compression,
+            'compress_threshold': compress_threshold,
         },
         service,
     )
@@ -123,6 +166,17 @@ def make_settings(
     kind = options['queue_type']
     if kind.value is not None and kind.value not in QUEUE_TYPES:
         raise ValueError('%s must be one of %s, not %r' % (kind.what, ', '.join(QUEUE_TYPES), kind.value))
+    size = options['queue_size']
+    if size.value is not None:
+        check_integer(size.value, size.what, 1, MAX_QUEUE_SIZE)
+    lifetime = options['request_ttl']
+    if lifetime.value is not None and check_seconds(lifetime.value, lifetime.what, MAX_TTL) < 0.001:
+        raise ValueError('%s must be at least 0.001 seconds, not %r' % (lifetime.what, lifetime.value))
+    packing = options['compression']
+    if packing.value is not None:
+        check_algorithm(packing.value, packing.what)
+    threshold = options['compress_threshold']
+    check_integer(threshold.value, threshold.what, 0, MAX_MESSAGE_SIZE)
     hosts = _hosts(options)
     for host in hosts:
         _encrypt(host, options['amqp_ssl'])
@@ -133,7 +187,15 @@ def make_settings(
             if not (beat.yields and 'heartbeat' in host):
                 host['heartbeat'] = beat.value
     return Settings(
-        tuple(hosts), taken.value, options['persistent'].value, options['confirm'].value, options['queue_type'].value
+        tuple(hosts),
+        taken.value,
+        options['persistent'].value,
+        options['confirm'].value,
+        kind.value,
+        size.value,
+        None if lifetime.value is None else int(lifetime.value * 1000),
+        packing.value,
+        threshold.value,
     )
 
 

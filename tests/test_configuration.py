@@ -63,6 +63,10 @@ EACH = [
     ('persistent', 'false', 'false', False),
     ('confirm', '0', 'false', False),
     ('queue_type', 'quorum', '"quorum"', 'quorum'),
+    ('queue_size', '1000', '1000', 1000),
+    ('request_ttl', '1.5', '1.5', 1.5),
+    ('compression', 'gzip', '"gzip"', 'gzip'),
+    ('compress_threshold', '4096', '4096', 4096),
 ]
 
 

@@ -41,6 +41,8 @@ class Party(Struct, frozen=True):
     :ivar serializer: what it was given to make and read bodies with; dialects with formats of their own ignore it.
     :ivar delivery_mode: AMQP's, of its messages, where the dialect leaves it open: 2 persistent, 1 not.
     :ivar queue_arguments: what its queues are declared with, where the dialect leaves it open.
+    :ivar request_queue_arguments: the same of its request queues.
+    :ivar compression: how bodies of more than `compress_threshold` bytes are compressed; None: they are not.
     :ivar fanout: whether each request goes to every server.
     """
 
@@ -49,6 +51,9 @@ class Party(Struct, frozen=True):
     serializer: type[AbstractRpcSerializer] | AbstractRpcSerializer
     delivery_mode: int = 2
     queue_arguments: Arguments = ()
+    request_queue_arguments: Arguments = ()
+    compression: str | None = None
+    compress_threshold: int = 0
     fanout: bool = False
 
 

@@ -10,11 +10,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
+from amphora.amqp.content import MAX_MESSAGE_SIZE
 from amphora.compression import compress, decompress
 from amphora.dialects import pickles
-
-#: how large a compressed body may become, in bytes
-MAX_DECOMPRESSED = 134_217_728
 
 
 @runtime_checkable
@@ -90,7 +88,7 @@ class GzipJson:
     @staticmethod
     def unpack(body: bytes) -> Any:
         """See `Format`."""
-        return Json.unpack(decompress('gzip', body, MAX_DECOMPRESSED))
+        return Json.unpack(decompress('gzip', body, MAX_MESSAGE_SIZE))
 
 
 def check_format(format: object) -> Format:

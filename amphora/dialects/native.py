@@ -1,9 +1,9 @@
 """Amphora's own wire, as of 0.1.3 (2013) with additions that a 0.1.3 peer ignores.
 
 A request names itself by ``message_id`` and where its answer goes by ``reply_to``, a routing key of the response
-exchange; the body is the serializer's. Additions: ``correlation_id``, ``content_type``, ``timestamp``, and
-``expiration``, which the publisher fills in. What is labelled as something else than the serializer reads is refused;
-what bears no label, as a 0.1.3 peer's, is taken for what the serializer reads.
+exchange; the body is the serializer's. Additions: ``correlation_id``, ``content_type``, ``timestamp``, ``expiration``,
+which the publisher fills in, and ``content_encoding`` of a body that is compressed. What is labelled as something else
+than the serializer reads is refused; what bears no label, as a 0.1.3 peer's, is taken for what the serializer reads.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 from time import time
 from typing import Any
 
+from amphora.amqp.content import MAX_MESSAGE_SIZE
+from amphora.compression import ALGORITHMS, compress, decompress
 from amphora.dialects.base import (
     ClientSide,
     Dialect,
@@ -84,6 +86,7 @@ class _Wire:
         self._content_type: str = getattr(party.serializer, 'content_type', None) or ''
         if self._content_type:
             self._common['content_type'] = self._content_type
+        self._threshold = MAX_MESSAGE_SIZE if party.compression is None else party.compress_threshold
 
     def _exchanges(self) -> list[Record]:
         return [
@@ -94,17 +97,43 @@ class _Wire:
     def _shared_queue(self) -> list[Record]:
         """The service's own queue, which clients declare too: so calls wait for a server that is still to come."""
         name = request_queue(self._party.service)
-        return [Queue(name, self._party.queue_arguments), Binding(name, self._request_exchange, '')]
+        return [Queue(name, self._party.request_queue_arguments), Binding(name, self._request_exchange, '')]
 
-    def _misfit(self, properties: Properties) -> str | None:
-        """Why the serializer must not read a body that is labelled so; None: it may."""
-        encoding = properties.get('content_encoding')
-        if encoding is not None and encoding.lower() not in _PLAIN_ENCODINGS:
-            return 'the content encoding of the body is %.100r, and no encoding is understood' % encoding
+    def _encoded(self, address: Address, properties: dict[str, Any], body: str | bytes) -> Encoded:
+        """The message with a serializer's body."""
+        if not isinstance(body, bytes):
+            body = body.encode()
+        if len(body) > self._threshold and self._party.compression is not None:
+            packed = compress(self._party.compression, body)
+            if len(packed) < len(body):
+                body = packed
+                properties['content_encoding'] = self._party.compression
+        return Encoded(address, properties, body)
+
+    def _readable(self, properties: Properties, body: bytes) -> bytes:
+        """A body as the serializer reads it.
+
+        :raises ValueError: the serializer must not read it; the error says why.
+        """
+        if 'content_encoding' in properties:
+            body = _unpacked(properties['content_encoding'], body)
         given, mine = properties.get('content_type'), self._content_type
         if not given or not mine or given == mine or _media_type(given) == _media_type(mine):
-            return None
-        return 'the content type of the body is %.100r, and %r is understood' % (given, mine)
+            return body
+        raise ValueError('the content type of the body is %.100r, and %r is understood' % (given, mine))
+
+
+def _unpacked(encoding: str, body: bytes) -> bytes:
+    if encoding in ALGORITHMS:
+        try:
+            return decompress(encoding, body, MAX_MESSAGE_SIZE)
+        except ImportError as error:
+            raise ValueError('the content encoding of the body is %r: %s' % (encoding, error)) from error
+    if encoding.lower() in _PLAIN_ENCODINGS:
+        return body
+    raise ValueError(
+        'the content encoding of the body is %.100r, and %s are understood' % (encoding, ' and '.join(ALGORITHMS))
+    )
 
 
 class NativeServer(_Wire, ServerSide):
@@ -122,7 +151,7 @@ class NativeServer(_Wire, ServerSide):
         if not self._party.fanout:
             return [Source(request_queue(self._party.service), (*self._exchanges(), *self._shared_queue()))]
         name = fanout_queue(self._party.service, self._party.uuid)
-        queue = Queue(name, (*self._party.queue_arguments, ('x-expires', FANOUT_QUEUE_EXPIRES)))
+        queue = Queue(name, (*self._party.request_queue_arguments, ('x-expires', FANOUT_QUEUE_EXPIRES)))
         return [Source(name, (*self._exchanges(), queue, Binding(name, self._request_exchange, '')))]
 
     def is_task(self, properties: Properties) -> bool:
@@ -138,9 +167,10 @@ class NativeServer(_Wire, ServerSide):
 
     def decode_request(self, properties: Properties, body: bytes, function: str | None = None) -> Request:
         """See `ServerSide`."""
-        misfit = self._misfit(properties)
-        if misfit is not None:
-            raise WrongRequest(misfit)
+        try:
+            body = self._readable(properties, body)
+        except ValueError as error:
+            raise WrongRequest(str(error)) from error
         try:
             function, args, kwargs = self._serializer.deserialize_call(body)
         except WrongRequest:
@@ -153,10 +183,10 @@ class NativeServer(_Wire, ServerSide):
     def encode_reply(self, reply: Reply, request: Properties) -> Encoded:
         """See `ServerSide`."""
         body = self._serializer.serialize_result(reply.value if reply.error is None else reply.error)
-        return Encoded(
+        return self._encoded(
             Address(self._response_exchange, request['reply_to']),
             {**self._common, 'correlation_id': reply.id, 'message_id': reply.id},
-            body if isinstance(body, bytes) else body.encode(),
+            body,
         )
 
 
@@ -181,7 +211,7 @@ class NativeClient(_Wire, ClientSide):
     def encode_request(self, request: Request, routing_key: str | None) -> Encoded:
         """See `ClientSide`."""
         body = self._serializer.serialize_call(request.function, request.args, request.kwargs)
-        return Encoded(
+        return self._encoded(
             Address(self._request_exchange, routing_key or ''),
             {
                 **self._common,
@@ -190,7 +220,7 @@ class NativeClient(_Wire, ClientSide):
                 'message_id': request.id,
                 'timestamp': time(),
             },
-            body if isinstance(body, bytes) else body.encode(),
+            body,
         )
 
     def encode_task(self, request: Request, routing_key: str | None) -> Encoded:
@@ -212,9 +242,10 @@ class NativeClient(_Wire, ClientSide):
 
     def decode_reply(self, properties: Properties, body: bytes) -> Any:
         """See `ClientSide`."""
-        misfit = self._misfit(properties)
-        if misfit is not None:
-            raise WrongResult(misfit)
+        try:
+            body = self._readable(properties, body)
+        except ValueError as error:
+            raise WrongResult(str(error)) from error
         try:
             return self._serializer.deserialize_result(body)
         except AmphoraError:

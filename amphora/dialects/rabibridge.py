@@ -12,6 +12,7 @@ from itertools import count
 from random import getrandbits
 from typing import Any
 
+from amphora.amqp.content import MAX_MESSAGE_SIZE
 from amphora.checks import check_integer
 from amphora.compression import ZSTD_MAGIC, check_algorithm, compress, decompress
 from amphora.dialects.base import (
@@ -24,7 +25,7 @@ from amphora.dialects.base import (
     Source,
     private_reply_queue,
 )
-from amphora.dialects.formats import MAX_DECOMPRESSED, Format, MsgPack, check_format
+from amphora.dialects.formats import Format, MsgPack, check_format
 from amphora.envelope import Address, Reply, Request
 from amphora.errors import RemoteException, WrongRequest, WrongResult
 from amphora.functions import FunctionOptions
@@ -92,7 +93,7 @@ class RabiBridge(Dialect):
         :raises Exception: there are none; which depends on the format.
         """
         if body[:4] == ZSTD_MAGIC:
-            body = decompress('zstd', body, MAX_DECOMPRESSED)
+            body = decompress('zstd', body, MAX_MESSAGE_SIZE)
         first, second = self.format.unpack(body)
         return first, second
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from gevent.event import AsyncResult
 
-from amphora import AmqpRpcClient, AmqpRpcFanoutServer, AmqpRpcServer
+from amphora import AmqpRpcClient, AmqpRpcFanoutServer, AmqpRpcServer, QueueFull, Unroutable
 from amphora.dialects import AioPikaMaster, AioPikaRpc, AmqpRpc, MsgPack, RabiBridge, Tutorial
-from tests.parties import Client, Server
+from tests.parties import Client, Gate, Server
 from tests.waiting import eventually
 
 Name = Callable[[str], str]
@@ -41,6 +41,30 @@ def test_a_function_that_is_added_later_gets_its_queues(serving: Server, client:
     server.add_function(double, name('double'))
 
     assert eventually(lambda: calling.try_call(function_name=name('double'))(4).value == 8)
+
+
+def test_the_options_of_a_function_are_those_of_its_queues(
+    serving: Server, client: Client, name: Name, gate: Gate
+) -> None:
+    server = serving(dialects=[RabiBridge()])
+    server.add_function(gate.function(), name('wait'), queue_size=1, prefetch=1, ttl=60)
+    calling = client(dialect=RabiBridge())
+    wait = calling.defer(function_name=name('wait'), wait_publish=True)
+    running = [eventually(lambda: unless_unroutable(wait, 0))]
+    assert eventually(lambda: gate.entered)
+
+    waiting, refused = wait(1), wait(2)
+
+    with pytest.raises(QueueFull):
+        refused.get()
+    gate.open()
+    assert [result.get() for result in (*running, waiting)] == [0, 1]
+
+
+def unless_unroutable(wait: Any, value: int) -> Any:
+    """The result to come of a call; None when its queue is not there yet."""
+    result = wait(value)
+    return None if isinstance(result.exception, Unroutable) else result
 
 
 def test_a_fanout_server_answers_other_systems_once(serving: Server, client: Client, name: Name) -> None:
