@@ -23,7 +23,7 @@ from amphora.amqp import Channel, Message
 from amphora.caller import PrettyCaller
 from amphora.checks import check_integer, check_name, check_seconds
 from amphora.consumer import Consumer, Delivery
-from amphora.dialects.base import Dialect, Encoded, Party
+from amphora.dialects.base import Dialect, Party
 from amphora.dialects.native import Native, request_queue
 from amphora.envelope import Request
 from amphora.errors import AmqpError, BufferFull, NoResult, NotSent, QueueFull, Unroutable, WrongThread
@@ -291,10 +291,7 @@ class AmqpRpcClient:
         if self._is_full() and not self._wait_for_room(deadline):
             raise NotSent('too many requests waited for the broker, until the timeout')
         entry = Entry(self._next_id(), deadline, Waiter(self._hub))
-        request = Request(entry.id, function, args, kwargs)
-        encoded = self._side.encode_task(request, self._route(function, args, kwargs, options))
-        # Without its deadline, which is that of the wait: the request itself does not expire.
-        self._publish(entry, encoded, None, self._on_task_settled)
+        self._send(entry, function, args, kwargs, options, answered=False)
         try:
             entry.wait()
         except BaseException:
@@ -331,39 +328,36 @@ class AmqpRpcClient:
         return True
 
     def _send(
-        self, entry: Entry, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
-    ) -> None:
-        request = Request(entry.id, function, args, kwargs, self.uuid)
-        encoded = self._side.encode_request(request, self._route(function, args, kwargs, options))
-        self._publish(entry, encoded, entry.deadline, self._on_settled)
-
-    def _publish(
         self,
         entry: Entry,
-        encoded: Encoded,
-        deadline: float | None,
-        on_settled: Callable[[Publication, bool], None],
+        function: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Mapping[str, Any],
+        answered: bool = True,
     ) -> None:
-        address, properties, body = encoded
-        publication = entry.publication = Publication(
+        routing_key = options.get('routing_key')
+        if routing_key is None and function in self._tunings:
+            routing_key = self._tune(function, args, kwargs)
+        if answered:
+            request = Request(entry.id, function, args, kwargs, self.uuid)
+            address, properties, body = self._side.encode_request(request, routing_key)
+            deadline, on_settled = entry.deadline, self._on_settled
+        else:
+            request = Request(entry.id, function, args, kwargs)
+            address, properties, body = self._side.encode_task(request, routing_key)
+            # The entry's deadline is that of the wait for the broker: the request itself does not expire.
+            deadline, on_settled = None, self._on_task_settled
+        entry.publication = Publication(
             address.exchange, address.routing_key, properties, body, deadline, on_settled, self._on_refused
         )
         # Waiting before it is written: the reply may be that quick.
         self._pending.open(entry)
         try:
-            self._publisher.publish(publication)
+            self._publisher.publish(entry.publication)
         except BaseException:
             self._pending.take(entry.id)
             raise
-
-    def _route(
-        self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
-    ) -> str | None:
-        """The routing key of a call; None: the dialect says it."""
-        routing_key: str | None = options.get('routing_key')
-        if routing_key is None and function in self._tunings:
-            return self._tune(function, args, kwargs)
-        return routing_key
 
     def _tune(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         tuned = self._tunings[function](args, kwargs)

@@ -99,16 +99,15 @@ class _Wire:
         name = request_queue(self._party.service)
         return [Queue(name, self._party.request_queue_arguments), Binding(name, self._request_exchange, '')]
 
-    def _encoded(self, address: Address, properties: dict[str, Any], body: str | bytes) -> Encoded:
-        """The message with a serializer's body."""
-        if not isinstance(body, bytes):
-            body = body.encode()
-        if len(body) > self._threshold and self._party.compression is not None:
-            packed = compress(self._party.compression, body)
-            if len(packed) < len(body):
-                body = packed
-                properties['content_encoding'] = self._party.compression
-        return Encoded(address, properties, body)
+    def _compress(self, properties: dict[str, Any], body: bytes) -> bytes:
+        """A large body made smaller, where that is wished and helps."""
+        if self._party.compression is None:
+            return body
+        packed = compress(self._party.compression, body)
+        if len(packed) >= len(body):
+            return body
+        properties['content_encoding'] = self._party.compression
+        return packed
 
     def _readable(self, properties: Properties, body: bytes) -> bytes:
         """A body as the serializer reads it.
@@ -183,11 +182,12 @@ class NativeServer(_Wire, ServerSide):
     def encode_reply(self, reply: Reply, request: Properties) -> Encoded:
         """See `ServerSide`."""
         body = self._serializer.serialize_result(reply.value if reply.error is None else reply.error)
-        return self._encoded(
-            Address(self._response_exchange, request['reply_to']),
-            {**self._common, 'correlation_id': reply.id, 'message_id': reply.id},
-            body,
-        )
+        if not isinstance(body, bytes):
+            body = body.encode()
+        properties = {**self._common, 'correlation_id': reply.id, 'message_id': reply.id}
+        if len(body) > self._threshold:
+            body = self._compress(properties, body)
+        return Encoded(Address(self._response_exchange, request['reply_to']), properties, body)
 
 
 class NativeClient(_Wire, ClientSide):
@@ -211,17 +211,18 @@ class NativeClient(_Wire, ClientSide):
     def encode_request(self, request: Request, routing_key: str | None) -> Encoded:
         """See `ClientSide`."""
         body = self._serializer.serialize_call(request.function, request.args, request.kwargs)
-        return self._encoded(
-            Address(self._request_exchange, routing_key or ''),
-            {
-                **self._common,
-                'correlation_id': request.id,
-                'reply_to': request.reply_to,
-                'message_id': request.id,
-                'timestamp': time(),
-            },
-            body,
-        )
+        if not isinstance(body, bytes):
+            body = body.encode()
+        properties = {
+            **self._common,
+            'correlation_id': request.id,
+            'reply_to': request.reply_to,
+            'message_id': request.id,
+            'timestamp': time(),
+        }
+        if len(body) > self._threshold:
+            body = self._compress(properties, body)
+        return Encoded(Address(self._request_exchange, routing_key or ''), properties, body)
 
     def encode_task(self, request: Request, routing_key: str | None) -> Encoded:
         """See `ClientSide`."""
