@@ -145,7 +145,8 @@ class Answering:
                 except RejectRequest as error:
                     self._reject(key, job, error)
                     return
-            self._recent.remember(key, answer, len(answer.body))
+            if self._side.unique_ids:
+                self._recent.remember(key, answer, len(answer.body))
             self._reply(key, answer)
         except BaseException:
             # Ctrl-C, or a mistake of ours: another server may do better.
@@ -173,7 +174,7 @@ class Answering:
         properties = job.message.properties
         try:
             request = self._side.decode_request(properties, job.message.body, job.function)
-            seconds = time_left(properties, time()) if self._functions.is_async(request.function) else None
+            seconds = time_left(properties, time()) if request.function in self._functions.async_names else None
             reply = self._functions.invoke(request, seconds)
         except WrongRequest as error:
             logger.warning('a request that makes no sense, from %.100r: %s', reply_to, error)

@@ -35,6 +35,7 @@ class FunctionTable:
     :param limited: makes a function that ends by an exception when it has run for so many seconds.
     :param awaited: makes a function that runs an async function and returns or raises as that does. Without these two
         the table takes no functions that need them.
+    :ivar async_names: names of the async functions, which `invoke` can end when their callers have gone.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class FunctionTable:
         self._functions: dict[str, Function] = {}
         self._calls: dict[str, Function] = {}
         self._options: dict[str, FunctionOptions] = {}
-        self._async: set[str] = set()
+        self.async_names: set[str] = set()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._functions)
@@ -66,10 +67,6 @@ class FunctionTable:
         :raises KeyError: there is none of that name.
         """
         return self._options[name]
-
-    def is_async(self, name: str) -> bool:
-        """Whether there is an async function of that name: one that `invoke` can end when its caller has gone."""
-        return name in self._async
 
     def add(self, function: Function, name: str, options: FunctionOptions = DEFAULT_OPTIONS) -> None:
         """Register a function; one of the same name is replaced.
@@ -96,9 +93,9 @@ class FunctionTable:
         self._calls[name] = call
         self._options[name] = options
         if waits:
-            self._async.add(name)
+            self.async_names.add(name)
         else:
-            self._async.discard(name)
+            self.async_names.discard(name)
 
     def _limit(self, call: Function, seconds: float) -> Function:
         if self._limited is None:
@@ -120,7 +117,7 @@ class FunctionTable:
             unknown = WrongRequest('no function %.100r is registered' % request.function)
             unknown.unknown_function = request.function
             return Reply(request.id, error=unknown)
-        if time_left is not None and request.function in self._async:
+        if time_left is not None and request.function in self.async_names:
             call = self._limit(call, time_left)
         try:
             return Reply(request.id, call(*request.args, **request.kwargs))
