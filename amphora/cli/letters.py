@@ -17,6 +17,8 @@ from gevent.queue import Empty, Queue
 from amphora.amqp import Channel, Connection, Message, NotFound, PublishNacked, PublishReturned
 from amphora.cli.common import NO_ACCESS, Failure
 from amphora.dead_letters import DELIVERIES, QUEUE, REASON, TIME, revive
+from amphora.dialects.base import Party
+from amphora.dialects.native import NativeServer
 from amphora.errors import WrongRequest
 from amphora.serializer import RpcJsonSerializer, RpcMsgPackSerializer
 
@@ -30,10 +32,13 @@ _PATIENCE = 5.0
 _MAX_PREFETCH = 65535
 
 # What is sent without a content type comes from a client of 2013, whose serializer is JSON unless it is told otherwise.
-_SERIALIZERS = {
-    '': RpcJsonSerializer,
-    RpcJsonSerializer.content_type: RpcJsonSerializer,
-    RpcMsgPackSerializer.content_type: RpcMsgPackSerializer,
+_READERS = {
+    content_type: NativeServer(Party('', '', serializer))
+    for content_type, serializer in (
+        ('', RpcJsonSerializer),
+        (RpcJsonSerializer.content_type, RpcJsonSerializer),
+        (RpcMsgPackSerializer.content_type, RpcMsgPackSerializer),
+    )
 }
 
 
@@ -62,11 +67,11 @@ def describe(message: Message, with_arguments: bool) -> DeadLetter:
     """What a dead letter says."""
     headers = message.headers
     function = arguments = None
-    serializer = _SERIALIZERS.get(message.properties.get('content_type', ''))
-    if serializer is not None:
+    reader = _READERS.get(message.properties.get('content_type', ''))
+    if reader is not None:
         try:
-            function, args, kwargs = serializer.deserialize_call(message.body)
-            arguments = _shortened(args, kwargs)
+            request = reader.decode_request(message.properties, message.body)
+            function, arguments = request.function, _shortened(request.args, request.kwargs)
         except WrongRequest:
             pass
     return DeadLetter(

@@ -8,6 +8,7 @@ import pytest
 
 from amphora import RpcJsonSerializer, RpcMsgPackSerializer
 from amphora.amqp import Connection, Message
+from amphora.compression import compress
 from amphora.dead_letters import DELIVERIES, DELIVERY_COUNT, TIME, bury, dead_queue
 from amphora.testing import running_broker
 from tests.cli.conftest import LIMIT, Run, Terminal
@@ -46,6 +47,7 @@ class Graveyard:
         reason: str = REASON,
         queue: str | None = None,
         time: int = 0,
+        compression: str | None = None,
         **properties: object,
     ) -> None:
         """Set a request aside as a server does."""
@@ -60,7 +62,10 @@ class Graveyard:
         buried = bury(request, queue or self.origin, 5, reason)
         if time:
             buried['headers'][TIME] = time
-        self.publish(serializer.serialize_call(function, args, {'key': 'a secret'}), **buried)
+        body = serializer.serialize_call(function, args, {'key': 'a secret'})
+        if compression is not None:
+            body, buried['content_encoding'] = compress(compression, body), compression
+        self.publish(body, **buried)
 
     def count(self, queue: str = '') -> int:
         return self._channel.queue.declare(queue or self.queue, passive=True).message_count
@@ -154,6 +159,15 @@ def test_json_holds_all_of_it(dead: Run, graveyard: Graveyard):
             'reason': REASON,
         }
     ]
+
+
+def test_a_compressed_request_is_shown_as_any_other(graveyard: Graveyard, dead: Run):
+    graveyard.add('one', compression='gzip')
+
+    [letter] = listed(dead('--json', '--args').stdout)
+
+    assert letter['function'] == 'add'
+    assert letter['arguments'] == "2, 3, key='a secret'"
 
 
 def test_arguments_are_only_shown_when_asked_for_and_shortened(dead: Run, graveyard: Graveyard):
