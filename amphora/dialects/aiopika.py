@@ -128,7 +128,7 @@ class AioPikaRpcServer(ServerSide):
 
     def _pack_error(self, error: Exception) -> bytes:
         name = error.error_type if isinstance(error, RemoteException) else type(error).__name__
-        if self._format is Pickle:
+        if self._format is Pickle or isinstance(self._format, Pickle):
             return pickles.dump_exception(name, error.args)
         told = {'type': name, 'message': str(error), 'args': list(error.args)}
         try:
