@@ -11,7 +11,7 @@ version = '.'.join(release.split('.')[:2])
 
 extensions = ['sphinx.ext.autodoc', 'myst_parser']
 exclude_patterns = ['_build', 'examples']
-source_suffix = {'.rst': 'restructuredtext'}
+source_suffix = {'.rst': 'restructuredtext', '.md': 'markdown'}
 
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'description'

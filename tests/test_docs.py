@@ -4,79 +4,22 @@ Each program of docs/examples prints what the file of the same name in .txt hold
 program, which prints the comments behind its `print` calls.
 """
 
-import ast
-import os
 import re
 import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
 import pytest
-from gevent import socket, subprocess
-from gevent.queue import Queue
+from gevent import socket
 
 import amphora
 import amphora.amqp
+from tests.pages import DOCS, ROOT, blocks_of, pages_of, stated_prints
+from tests.programs import LIMIT, Program, Start
 from tests.rabbitmq import HOST, RabbitNode, free_ports
 
-ROOT = Path(__file__).parent.parent
-DOCS = ROOT / 'docs'
 EXAMPLES = DOCS / 'examples'
-
-# How long a program may take for one line, or for its end.
-LIMIT = 30
-
-
-class Program:
-    """A running Python program; its lines are read as they come."""
-
-    def __init__(self, path: Path, *args: str, **environ: str) -> None:
-        self.name = path.name
-        self._process = subprocess.Popen(
-            [sys.executable, '-u', str(path), *args],
-            cwd=path.parent,
-            env={**os.environ, **environ},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        self._lines: Queue[str | None] = Queue()
-        self._reader = gevent.spawn(self._read)
-        self._errors = gevent.spawn(self._process.stderr.read)
-
-    def _read(self) -> None:
-        for line in self._process.stdout:
-            self._lines.put(line.decode().rstrip('\n'))
-        self._lines.put(None)
-
-    def line(self) -> str | None:
-        """The next line that it prints; None at the end."""
-        with gevent.Timeout(LIMIT, AssertionError(f'{self.name} printed nothing for {LIMIT} s')):
-            return self._lines.get()
-
-    def output(self, status: int = 0) -> list[str]:
-        """What it prints from now to its end, which must be the one with this status."""
-        lines = []
-        while (line := self.line()) is not None:
-            lines.append(line)
-        ended = self._process.wait(timeout=LIMIT)
-        assert ended == status, f'{self.name} ended with {ended}:\n{self._errors.get(timeout=LIMIT).decode()}'
-        return lines
-
-    def signal(self, number: int) -> None:
-        self._process.send_signal(number)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        gevent.joinall([self._reader, self._errors])
-        self._process.stdout.close()
-        self._process.stderr.close()
-
-
-Start = Callable[..., Program]
 
 
 @pytest.fixture
@@ -244,27 +187,9 @@ def test_a_web_application_calls_and_says_when_nobody_answers(start: Start, tmp_
 # -- code on pages -----------------------------------------------------------------------------------------------------
 
 
-def pages_of(directory: Path) -> list[Path]:
-    return sorted(page for page in directory.rglob('*.rst') if '_build' not in page.parts)
-
-
 def python_of(page: Path) -> str:
     """The Python blocks of a page, one after the other."""
-    blocks = re.findall(r'^\.\. code-block:: python\n\n((?:   .*\n|\n)+)', page.read_text(), re.MULTILINE)
-    return '\n'.join(re.sub('^   ', '', block, flags=re.MULTILINE) for block in blocks)
-
-
-def stated_prints(source: str) -> list[str]:
-    """The comments behind the `print` calls of a program, in their order: what it says that it prints."""
-    lines = source.splitlines()
-    prints = [
-        node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and ast.unparse(node.func) == 'print'
-    ]
-    behind = [
-        lines[node.end_lineno - 1][node.end_col_offset :] for node in sorted(prints, key=lambda node: node.lineno)
-    ]
-    assert all(comment.startswith('  # ') for comment in behind), 'a print has no comment that says what it prints'
-    return [comment[len('  # ') :] for comment in behind]
+    return '\n'.join(blocks_of(page))
 
 
 PAGES = [page for page in pages_of(DOCS) if python_of(page)]
@@ -281,10 +206,14 @@ def test_the_python_of_a_page_prints_what_it_says(start: Start, tmp_path: Path, 
 
 def test_all_code_of_pages_is_run():
     directives = {
-        line.strip() for page in pages_of(DOCS) for line in page.read_text().splitlines() if 'code-block::' in line
+        line.strip()
+        for page in pages_of(DOCS)
+        for line in page.read_text().splitlines()
+        if 'code-block' in line or line.startswith('```')
     }
+    included = {directive for directive in directives if directive.startswith('```{literalinclude} ')}
 
-    assert directives <= {'.. code-block:: python', '.. code-block:: text'}
+    assert directives - included <= {'.. code-block:: python', '.. code-block:: text', '```python', '```text', '```'}
 
 
 def test_the_example_of_the_readme_runs(start: Start, tmp_path: Path):
