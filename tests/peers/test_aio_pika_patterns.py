@@ -8,12 +8,14 @@ from typing import Any
 
 import aio_pika
 import gevent
+import msgpack
 import pytest
 from aio_pika.patterns import RPC, JsonRPC, Master, RejectMessage
 from aio_pika.patterns.master import CompressedJsonMaster, JsonMaster
+from aio_pika.patterns.rpc import RPCException
 
 from amphora import NoResult, RemoteException, Unroutable
-from amphora.dialects import AioPikaMaster, AioPikaRpc, GzipJson, Json, Pickle
+from amphora.dialects import AioPikaMaster, AioPikaRpc, GzipJson, Json, MsgPack, Pickle
 from tests.parties import Client, Gate, Server
 from tests.peers.loops import Loop
 from tests.waiting import eventually
@@ -75,6 +77,28 @@ def test_they_get_errors(
         assert error.args == ('no', 3)
     else:
         assert 'ValueError' in repr(error.args)
+
+
+def test_they_get_errors_in_a_format_of_their_own(serving: Server, loop: Loop, channel: Any, name: Name) -> None:
+    class MsgpackRPC(RPC):
+        CONTENT_TYPE = 'application/msgpack'
+
+        def serialize(self, data: Any) -> bytes:
+            return msgpack.dumps(data)
+
+        def deserialize(self, data: bytes) -> Any:
+            return msgpack.loads(data)
+
+    serving(named={name('fail'): fail}, dialects=[AioPikaRpc(MsgPack)])
+
+    async def call() -> None:
+        rpc = await MsgpackRPC.create(channel)
+        with pytest.raises(RPCException) as caught:
+            await rpc.call(name('fail'), {'value': 3})
+        assert caught.value.args[1]['error']['type'] == 'ValueError'
+        assert caught.value.args[1]['error']['args'] == ['no', 3]
+
+    loop.run(call())
 
 
 def test_they_hear_of_arguments_that_do_not_fit(serving: Server, loop: Loop, channel: Any, name: Name) -> None:
