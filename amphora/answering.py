@@ -317,6 +317,7 @@ class Answering:
         """The function wants this request to be set aside; or, when nobody waits for its answer, has failed."""
         jobs = self._in_hand.pop(key)
         if not self._side.keeps_dead_letters:
+            logger.warning('a request from queue %s is rejected: %s', job.queue, error)
             for each in jobs:
                 each.drop()
         elif not self._bury(jobs, count_deliveries(job.message.properties), 'rejected: %s' % error):
