@@ -44,6 +44,8 @@ def seems_expired(properties: Properties, now: float) -> bool:
 
     :param now: seconds since 1970.
     """
+    if 'headers' not in properties and now < properties.get('timestamp', now) + 1:
+        return False  # most have only just been sent: no need to look further
     deadline = _deadline(properties)
     return deadline is not None and now * 1000 > deadline
 
