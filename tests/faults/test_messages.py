@@ -47,7 +47,7 @@ def test_a_request_that_is_delivered_twice_runs_once_and_is_answered_twice(
             for _ in range(copies):
                 channel.basic.publish(request, f'rpc_{service}_request', '')
             if copies == 2:
-                eventually(lambda: [len(jobs) for jobs in serving._answering._in_hand.values()] == [2])
+                eventually(lambda: [len(jobs) for jobs in serving._native._in_hand.values()] == [2])
                 both_are_here.set()
             ignored += 1
             eventually(lambda expected=ignored: calling.ignored_replies == expected)
