@@ -119,7 +119,7 @@ def test_replies_that_are_held_are_no_more_than_the_prefetch_however_often_their
         before = serving._consuming.connection
         node.ctl('close_all_connections', 'test')
         eventually(lambda before=before: serving._consuming.connection not in (None, before))
-        eventually(lambda: connected(calling) and len(serving._answering._in_hand) == 10)
+        eventually(lambda: connected(calling) and len(serving._native._in_hand) == 10)
         assert serving._publisher.held == 10
     serving.serve()
 

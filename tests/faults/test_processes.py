@@ -311,7 +311,7 @@ def test_a_client_that_is_killed_during_its_calls_is_one_line_in_the_servers_log
     with Connection.from_url(node.url) as connection, connection.channel() as channel:
         channel.queue.delete(queue)
     gate.open()
-    eventually(lambda: not serving._answering._in_hand)
+    eventually(lambda: not serving._native._in_hand)
 
     ledger.call(range(10, 20))
     ledger.check()

@@ -150,7 +150,7 @@ def test_a_server_that_is_told_to_serve_while_it_stops_serves(
     eventually(lambda: ledger.executed)
 
     stopping = gevent.spawn(serving.stop)
-    eventually(lambda: serving._own_intake is None)
+    eventually(lambda: not serving._own_intakes)
     serving.serve()
     stopping.join()
     serving.serve()

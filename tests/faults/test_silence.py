@@ -110,7 +110,7 @@ def test_stopping_does_not_wait_for_the_heartbeat_to_notice_that_a_connection_is
     ledger.call(range(10))
     ledger.check()
     # Stopping waits for the confirms of the last replies.
-    eventually(lambda: connected(calling, serving) and not serving._answering._in_hand)
+    eventually(lambda: connected(calling, serving) and not serving._native._in_hand)
 
     proxy.drop(FROM_BROKER, TO_BROKER)
     watch = stopwatch()

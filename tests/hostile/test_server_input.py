@@ -360,7 +360,7 @@ def test_an_id_of_any_bytes_comes_back_as_it_is(
 
     for body in (ADD, ADD, b'no request', {'func': 'give', 'args': [], 'kwargs': {}}):
         # A request of the same id that comes before the reply is confirmed has that reply for its answer.
-        eventually(lambda: not serving._answering._in_hand)
+        eventually(lambda: not serving._native._in_hand)
         stranger.request_raw(REPLY_TO | MESSAGE_ID, short(Stranger.me.encode()) + short(raw), body)
         reply = stranger.take(stranger.replies)
         assert reply.properties['message_id'].encode('utf-8', 'surrogateescape') == raw
