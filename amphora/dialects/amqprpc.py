@@ -71,7 +71,10 @@ class AmqpRpcServerSide(ServerSide):
 
     def return_address(self, properties: Properties) -> tuple[str | None, str | None]:
         """See `ServerSide`."""
-        return properties.get('message_id'), properties.get('correlation_id')
+        reply_queue = properties.get('correlation_id')
+        if reply_queue == self._queue.name:
+            reply_queue = None  # a reply looks like a request: in this queue it would be answered again, without end
+        return properties.get('message_id'), reply_queue
 
     def decode_request(self, properties: Properties, body: bytes, function: str | None = None) -> Request:
         """See `ServerSide`."""

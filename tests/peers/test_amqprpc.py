@@ -7,6 +7,7 @@ import pytest
 from gevent.event import Event
 
 from amphora import NoResult, RemoteException, WrongRequest
+from amphora.amqp import Connection, Message
 from amphora.dialects import AmqpRpc, Json, MsgPack
 from tests.parties import Client, Server
 from tests.peers.amqprpc import (
@@ -21,6 +22,7 @@ from tests.peers.amqprpc import (
     PythonServer,
     RPCError,
 )
+from tests.waiting import eventually
 
 InThread = Callable[..., Any]
 Name = Callable[[str], str]
@@ -131,6 +133,22 @@ def test_they_call_a_hundred_times_at_once(
             return [calling.finish(number) for number in numbers]
 
     assert in_thread(call) == [2 * number for number in range(100)]
+
+
+def test_an_answer_into_the_request_queue_is_no_request(
+    serving: Server, client: Client, url: str, codec: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = []
+    serving(named={'Server.note': run.append, 'Server.echo': echo}, dialects=[AmqpRpc(codec)])
+
+    with Connection.from_url(url) as connection:
+        # A reply echoes all that makes a request: here it would be one.
+        loop = Message(b'1', reply_to='Server.note', correlation_id=codec, message_id='1')
+        connection.channel().basic.publish(loop, '', codec)
+        assert eventually(lambda: [each for each in caplog.records if 'is dropped' in each.getMessage()])
+
+    assert client(dialect=AmqpRpc(codec)).call.Server.echo(5) == 5
+    assert run == []
 
 
 def test_bytes_pass_in_messagepack(serving: Server, client: Client, codec: str) -> None:
