@@ -402,7 +402,8 @@ class AmqpRpcClient:
         if not acked:
             self._on_settled(publication, acked)
         elif publication.returned is None:
-            self._pending.resolve(self._side.request_id(publication.properties), None)
+            # From the loop: without confirms this may be another greenlet, and only the hub may switch to a waiter.
+            self._hub.loop.run_callback(self._pending.resolve, self._side.request_id(publication.properties), None)
 
     def _on_returned(self, message: Message) -> None:
         info = message.return_info

@@ -78,6 +78,21 @@ def test_without_a_broker_it_is_not_sent(client: Client, gateway: Proxy) -> None
 
 
 def test_what_no_queue_takes_is_unroutable(client: Client) -> None:
+def test_one_that_waits_for_the_broker_returns_when_it_is_sent_without_confirms_too(
+    client: Client, server: Server, gateway: Proxy
+) -> None:
+    done = []
+    calling = client(amqp_url=gateway.url, confirm=False)
+    task = gevent.spawn(calling.cast.note, 1)
+    assert eventually(lambda: calling._publisher.held == 1)
+
+    gateway.admit()
+
+    task.get(timeout=5)
+    server(named={'note': done.append})
+    assert eventually(lambda: done == [1])
+
+
     with pytest.raises(Unroutable):
         client().cast(routing_key='nowhere').note(1)
 
