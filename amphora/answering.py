@@ -330,6 +330,8 @@ class Answering:
         try:
             declared = self._session.with_channel(self._declare_dead_queue, BURY_TIMEOUT)
         except AmqpError as error:
+        if _have_gone_back(jobs):
+            return False
             logger.error('request %.100r cannot be set aside: %s', message.properties.get('message_id'), error)
             declared = False
         if not declared:
@@ -373,7 +375,8 @@ class Answering:
                     job.moved()
                 else:
                     job.give_back()
-
+        if _have_gone_back(jobs):
+            return
         def on_refused(publication: Publication, error: Exception) -> None:
             self._sending -= 1
             if isinstance(error, AccessRefused):
@@ -416,3 +419,18 @@ def _wait(job: Job, condition: Callable[[], bool]) -> bool:
             return False
         gevent.sleep(_POLL)
     return True
+def _have_gone_back(jobs: list[Job]) -> bool:
+    """Whether the broker delivers a request again by itself, so that a copy would make two of it; its deliveries have
+    ended then."""
+    if not all(job.stale for job in jobs):
+        return False
+    for job in jobs:
+        job.done()
+    return True
+
+
+def _text_of(error: Exception) -> str:
+    """The text of an error as a header and a line of a log take it."""
+    return text_of(error)[:_REASON_LENGTH].replace('\n', '\\n')
+
+
