@@ -18,7 +18,7 @@ from amphora.amqp import AccessRefused, Channel, Message, PreconditionFailed
 from amphora.amqp.content import MAX_MESSAGE_SIZE
 from amphora.custody import Custody
 from amphora.dead_letters import MAX_DELIVERIES, bury, dead_queue, dead_queue_arguments
-from amphora.dialects.base import Encoded, ServerSide, Source
+from amphora.dialects.base import Encoded, ServerSide, Source, text_of
 from amphora.dispatch import FunctionTable
 from amphora.envelope import Address, Reply
 from amphora.errors import AmqpError, IgnoreRequest, RejectRequest, RemoteException, WrongRequest
@@ -41,6 +41,8 @@ ALONE_AFTER = 3
 DEAD_LETTER = 'DeadLetter'
 #: what becomes of a request that wants no answer when its function raises
 ON_FAILURE = ('reject', 'requeue')
+# How much of an error's text a log line or a dead letter's header holds, in characters.
+_REASON_LENGTH = 1000
 # How often to look whether a request may begin now, in seconds.
 _POLL = 0.01
 # The answer to a request that wants none.
@@ -177,7 +179,7 @@ class Answering:
             seconds = time_left(properties, time()) if request.function in self._functions.async_names else None
             reply = self._functions.invoke(request, seconds)
         except WrongRequest as error:
-            logger.warning('a request that makes no sense, from %.100r: %s', reply_to, error)
+            logger.warning('a request that makes no sense, from %.100r: %s', reply_to, _text_of(error))
             reply = Reply(id, error=error)
         try:
             if reply_to is None:
@@ -191,8 +193,8 @@ class Answering:
         except (IgnoreRequest, RejectRequest):
             raise
         except Exception as error:
-            logger.error('the reply to request %.100r cannot be sent: %s', id, error)
-            return self._side.encode_reply(Reply(id, error=error), properties)
+            logger.error('the reply to request %.100r cannot be sent: %s', id, _text_of(error))
+            return self._encode_error(job, error)
         finally:
             # The traceback of its error leads back to this frame: a circle that would keep the whole request in memory
             # until the garbage is collected.
@@ -203,19 +205,19 @@ class Answering:
             return _DONE
         if self._requeues and not isinstance(reply.error, WrongRequest):  # which it would be the next time, too
             raise IgnoreRequest
-        raise RejectRequest('%s: %s' % (type(reply.error).__name__, reply.error))
+        raise RejectRequest('%s: %s' % (type(reply.error).__name__, _text_of(reply.error)))
 
-    def _reply(self, key: Key, answer: Encoded, instead: bool = False) -> None:
+    def _reply(self, key: Key, answer: Encoded, instead: bool = False, end: Callable[[Job], None] = Job.done) -> None:
         """Publish the reply; all deliveries of the request that came until it is confirmed end with it."""
         if answer is _DONE:
             for job in self._in_hand.pop(key):
-                job.done()
+                end(job)
             return
 
         def on_settled(publication: Publication, acked: bool) -> None:
             for job in self._in_hand.pop(key):
                 if acked:
-                    job.done()
+                    end(job)
                 else:
                     job.give_back()
             if not acked:
@@ -226,7 +228,7 @@ class Answering:
         def on_refused(_: Publication, error: Exception) -> None:
             if not instead:
                 # The broker does not take this one, because of its size for example; its caller shall at least know.
-                self._reply(key, self._encode_error(self._in_hand[key][0], error), instead=True)
+                self._reply(key, self._encode_error(self._in_hand[key][0], error), instead=True, end=end)
                 return
             for job in self._in_hand.pop(key):
                 job.drop()
@@ -315,23 +317,25 @@ class Answering:
 
     def _reject(self, key: Key, job: Job, error: RejectRequest) -> None:
         """The function wants this request to be set aside; or, when nobody waits for its answer, has failed."""
-        jobs = self._in_hand.pop(key)
+        told = RemoteException(type(error).__name__, error.args)
         if not self._side.keeps_dead_letters:
-            logger.warning('a request from queue %s is rejected: %s', job.queue, error)
-            for each in jobs:
-                each.drop()
-        elif not self._bury(jobs, count_deliveries(job.message.properties), 'rejected: %s' % error):
+            logger.warning('a request from queue %s is rejected: %s', job.queue, _text_of(error))
+            # The answer first: a queue may send what is rejected back to its caller, for whom the first to come counts.
+            wanted = self._side.return_address(job.message.properties)[1] is not None
+            self._reply(key, self._encode_error(job, told) if wanted else _DONE, end=Job.drop)
             return
-        self._tell(job, RemoteException(type(error).__name__, error.args))
+        jobs = self._in_hand.pop(key)
+        if self._bury(jobs, count_deliveries(job.message.properties), 'rejected: %s' % _text_of(error)):
+            self._tell(job, told)
 
     def _bury(self, jobs: list[Job], deliveries: int, reason: str) -> bool:
         """Set a request aside; False when that is not possible now, and it has gone back."""
+        if _have_gone_back(jobs):
+            return False
         message = jobs[0].message
         try:
             declared = self._session.with_channel(self._declare_dead_queue, BURY_TIMEOUT)
         except AmqpError as error:
-        if _have_gone_back(jobs):
-            return False
             logger.error('request %.100r cannot be set aside: %s', message.properties.get('message_id'), error)
             declared = False
         if not declared:
@@ -350,12 +354,21 @@ class Answering:
 
     def _tell(self, job: Job, error: Exception) -> None:
         """Answer a request that has ended without running to its end, if anybody waits for an answer."""
-        if self._side.return_address(job.message.properties)[1] is not None:
-            self._publish(*self._encode_error(job, error))
+        if self._side.return_address(job.message.properties)[1] is None:
+            return
+        answer = self._encode_error(job, error)
+        if answer is not _DONE:
+            self._publish(*answer)
 
     def _encode_error(self, job: Job, error: Exception) -> Encoded:
+        """The reply that tells of an error; none when even that cannot be said, in a format of the user's own."""
         properties = job.message.properties
-        return self._side.encode_reply(Reply(self._side.return_address(properties)[0], error=error), properties)
+        id, _ = self._side.return_address(properties)
+        try:
+            return self._side.encode_reply(Reply(id, error=error), properties)
+        except Exception:
+            logger.exception('request %.100r gets no answer: its error cannot be encoded', id)
+            return _DONE
 
     def _declare_dead_queue(self, channel: Channel) -> None:
         try:
@@ -365,7 +378,8 @@ class Answering:
 
     def _send_instead(self, jobs: list[Job], queue: str, properties: dict[str, Any]) -> None:
         """Publish a request with other properties; the deliveries that it came by are acked when the broker has it."""
-
+        if _have_gone_back(jobs):
+            return
         self._sending += 1
 
         def on_settled(publication: Publication, acked: bool) -> None:
@@ -375,8 +389,7 @@ class Answering:
                     job.moved()
                 else:
                     job.give_back()
-        if _have_gone_back(jobs):
-            return
+
         def on_refused(publication: Publication, error: Exception) -> None:
             self._sending -= 1
             if isinstance(error, AccessRefused):
@@ -412,13 +425,6 @@ class Answering:
         self._gone.add(client)
 
 
-def _wait(job: Job, condition: Callable[[], bool]) -> bool:
-    """Block until a condition is true; False when the request had better go back meanwhile."""
-    while not condition():
-        if job.stale or job.recalled:
-            return False
-        gevent.sleep(_POLL)
-    return True
 def _have_gone_back(jobs: list[Job]) -> bool:
     """Whether the broker delivers a request again by itself, so that a copy would make two of it; its deliveries have
     ended then."""
@@ -434,3 +440,10 @@ def _text_of(error: Exception) -> str:
     return text_of(error)[:_REASON_LENGTH].replace('\n', '\\n')
 
 
+def _wait(job: Job, condition: Callable[[], bool]) -> bool:
+    """Block until a condition is true; False when the request had better go back meanwhile."""
+    while not condition():
+        if job.stale or job.recalled:
+            return False
+        gevent.sleep(_POLL)
+    return True

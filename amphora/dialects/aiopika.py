@@ -23,8 +23,9 @@ from amphora.dialects.base import (
     ServerSide,
     Source,
     private_reply_queue,
+    text_of,
 )
-from amphora.dialects.formats import Format, Pickle, check_format, content_type_of
+from amphora.dialects.formats import Format, Pickle, check_format, content_type_of, packed
 from amphora.envelope import Address, Reply, Request
 from amphora.errors import NoResult, RemoteException, WrongRequest, WrongResult
 from amphora.functions import FunctionOptions
@@ -123,18 +124,18 @@ class AioPikaRpcServer(ServerSide):
                 'timestamp': time(),
                 'type': _RESULT if reply.error is None else _ERROR,
             },
-            self._format.pack(reply.value) if reply.error is None else self._pack_error(reply.error),
+            packed(self._format, reply.value) if reply.error is None else self._pack_error(reply.error),
         )
 
     def _pack_error(self, error: Exception) -> bytes:
         name = error.error_type if isinstance(error, RemoteException) else type(error).__name__
         if self._format is Pickle or isinstance(self._format, Pickle):
             return pickles.dump_exception(name, error.args)
-        told = {'type': name, 'message': str(error), 'args': list(error.args)}
+        told = {'type': name, 'message': text_of(error), 'args': list(error.args)}
         try:
-            return self._format.pack({'error': told})
+            return packed(self._format, {'error': told})
         except Exception:  # an argument that the format cannot say; what that raises is the format's own affair
-            return self._format.pack({'error': {**told, 'args': [repr(arg)[:1000] for arg in error.args]}})
+            return packed(self._format, {'error': {**told, 'args': [text_of(arg, repr)[:1000] for arg in error.args]}})
 
 
 class AioPikaRpcClient(ClientSide):
@@ -170,7 +171,7 @@ class AioPikaRpcClient(ClientSide):
                 'timestamp': time(),
                 'type': _CALL,
             },
-            self._format.pack(request.kwargs),
+            packed(self._format, request.kwargs),
         )
 
     def decode_reply(self, properties: Properties, body: bytes) -> Any:
@@ -274,7 +275,7 @@ class AioPikaMasterClient(ClientSide):
             Address('', routing_key or request.function),
             # The peer's have no id; this one is for the broker's answer.
             {**content_type_of(self._format), 'delivery_mode': _PERSISTENT, 'correlation_id': request.id},
-            self._format.pack(request.kwargs),
+            packed(self._format, request.kwargs),
         )
 
     def decode_reply(self, properties: Properties, body: bytes) -> NoReturn:

@@ -22,8 +22,9 @@ from amphora.dialects.base import (
     ServerSide,
     Source,
     private_reply_queue,
+    text_of,
 )
-from amphora.dialects.formats import Format, Json, check_format
+from amphora.dialects.formats import Format, Json, check_format, packed
 from amphora.envelope import Address, Reply, Request
 from amphora.errors import RemoteException, WrongRequest, WrongResult
 from amphora.topology import Queue, Record
@@ -32,6 +33,9 @@ from amphora.topology import Queue, Record
 ERROR = 'error'
 #: class name of errors from there, which come as a text
 RPC_ERROR = 'RPCError'
+
+# How much of an error's text its header holds, in characters: all headers together must fit into one frame.
+_ERROR_LENGTH = 10_000
 
 # What their servers say when there is no such function.
 _UNKNOWN = ('unknown function ', "rpc: can't find service ", "rpc: can't find method ")
@@ -90,9 +94,19 @@ class AmqpRpcServerSide(ServerSide):
     def encode_reply(self, reply: Reply, request: Properties) -> Encoded:
         """See `ServerSide`."""
         properties = {name: request[name] for name in ('message_id', 'correlation_id', 'reply_to') if name in request}
-        if reply.error is not None:
+        if reply.error is None:
+            body = packed(self._format, reply.value)
+        else:
             properties['headers'] = {ERROR: _text_of(reply.error)}
-        return Encoded(Address('', request['correlation_id']), properties, self._format.pack(reply.value))
+            body = self._no_result()
+        return Encoded(Address('', request['correlation_id']), properties, body)
+
+    def _no_result(self) -> bytes:
+        # Nobody looks at it, so a format of the user's own may be one that knows no None.
+        try:
+            return packed(self._format, None)
+        except Exception:
+            return b''
 
 
 class AmqpRpcClientSide(ClientSide):
@@ -119,7 +133,7 @@ class AmqpRpcClientSide(ClientSide):
         return Encoded(
             Address('', routing_key or self._queue.name),
             {'message_id': request.id, 'correlation_id': self.reply_queue.name, 'reply_to': request.function},
-            self._format.pack(request.args[0]),
+            packed(self._format, request.args[0]),
         )
 
     def request_id(self, properties: Properties) -> str | None:
@@ -142,4 +156,4 @@ class AmqpRpcClientSide(ClientSide):
 def _text_of(error: Exception) -> str:
     if isinstance(error, WrongRequest) and error.unknown_function is not None:
         return _UNKNOWN[0] + error.unknown_function
-    return str(error) or type(error).__name__
+    return text_of(error)[:_ERROR_LENGTH] or type(error).__name__

@@ -192,6 +192,15 @@ class Dialect(ABC):
         """
 
 
+def text_of(value: object, to_text: Callable[[object], str] = str) -> str:
+    """The text of an error or of an argument of one, whatever its class does, as UTF-8 can carry it."""
+    try:
+        text = to_text(value)
+    except Exception:  # the class, or that of an argument, is the user's
+        text = '<%s>' % type(value).__name__
+    return text.encode(errors='backslashreplace').decode()
+
+
 def private_reply_queue(party: Party) -> Queue:
     """A reply queue of a client's own, which outlives its connection for a while."""
     # On several nodes when requests are: the results of calls would be gone with its one node.

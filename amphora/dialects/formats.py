@@ -91,6 +91,20 @@ class GzipJson:
         return Json.unpack(decompress('gzip', body, MAX_MESSAGE_SIZE))
 
 
+def packed(format: Format, value: Any) -> bytes:
+    """The body for a value; text that a format gives, as `json.dumps` does, goes as UTF-8.
+
+    :raises TypeError: the format gives something else.
+    :raises Exception: it cannot say the value; which depends on the format.
+    """
+    body: object = format.pack(value)
+    if isinstance(body, str):
+        return body.encode()
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return bytes(body)
+    raise TypeError('a format must pack to bytes, and %r gives a %s' % (format, type(body).__name__))
+
+
 def check_format(format: object) -> Format:
     """The format, when it is one.
 

@@ -23,6 +23,7 @@ from amphora.dialects.base import (
     ServerSide,
     Source,
     private_reply_queue,
+    text_of,
 )
 from amphora.envelope import Address, Reply, Request
 from amphora.errors import RemoteException, WrongRequest, WrongResult
@@ -115,7 +116,7 @@ class TutorialServer(ServerSide):
         if reply.error is None:
             body = reply.value if isinstance(reply.value, bytes) else str(reply.value).encode()
         else:
-            body = ('%s: %s' % (_type_of(reply.error), reply.error)).encode(errors='replace')
+            body = ('%s: %s' % (_type_of(reply.error), text_of(reply.error))).encode(errors='replace')
             properties['headers'] = {ERROR: _type_of(reply.error)}
         return Encoded(Address('', request['reply_to']), properties, body)
 

@@ -14,7 +14,7 @@ from aio_pika.patterns import RPC, JsonRPC, Master, RejectMessage
 from aio_pika.patterns.master import CompressedJsonMaster, JsonMaster
 from aio_pika.patterns.rpc import RPCException
 
-from amphora import NoResult, RemoteException, Unroutable
+from amphora import NoResult, RejectRequest, RemoteException, Unroutable
 from amphora.dialects import AioPikaMaster, AioPikaRpc, GzipJson, Json, MsgPack, Pickle
 from tests.parties import Client, Gate, Server
 from tests.peers.loops import Loop
@@ -250,6 +250,23 @@ def test_a_request_that_expires_at_theirs_has_no_result(client: Client, loop: Lo
         calling.call(function_name=name('wait'), timeout=0.3)()
 
     assert not first.ready()
+
+
+@pytest.mark.parametrize('format', [Pickle, Json])
+def test_a_caller_is_told_that_its_request_was_rejected(
+    serving: Server, client: Client, name: Name, format: type
+) -> None:
+    # Beside the answer the request itself comes back, as their queues have it.
+    def refuse() -> None:
+        raise RejectRequest('too old')
+
+    serving(named={name('refuse'): refuse}, dialects=[AioPikaRpc(format)])
+
+    for _ in range(5):
+        with pytest.raises(RemoteException) as caught:
+            client(dialect=AioPikaRpc(format)).call(function_name=name('refuse'))()
+        assert 'RejectRequest' in str(caught.value)
+        assert 'too old' in str(caught.value)
 
 
 def test_only_keyword_arguments_can_be_sent(client: Client) -> None:

@@ -1,14 +1,27 @@
 """One server that answers several systems at once; and what cannot be combined."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from gevent.event import AsyncResult
 
-from amphora import AmqpRpcClient, AmqpRpcFanoutServer, AmqpRpcServer, QueueFull, Unroutable
-from amphora.dialects import AioPikaMaster, AioPikaRpc, AmqpRpc, MsgPack, RabiBridge, Tutorial
+from amphora import (
+    AmqpError,
+    AmqpRpcClient,
+    AmqpRpcFanoutServer,
+    AmqpRpcServer,
+    NoResult,
+    QueueFull,
+    RejectRequest,
+    RemoteException,
+    Unroutable,
+)
+from amphora.amqp import Connection
+from amphora.dialects import AioPikaMaster, AioPikaRpc, AmqpRpc, Dialect, Json, MsgPack, RabiBridge, Tutorial
 from tests.parties import Client, Gate, Server
+from tests.rabbitmq import RabbitNode
 from tests.waiting import eventually
 
 Name = Callable[[str], str]
@@ -84,6 +97,127 @@ def test_it_is_stopped_and_started_again(serving: Server, client: Client, name: 
     server.serve()
 
     assert result.get() == 10
+
+
+# -- errors, and formats of one's own ----------------------------------------------------------------------------------
+
+
+class HostileError(Exception):
+    """Nothing about it works."""
+
+    def __str__(self) -> str:
+        raise RuntimeError('no text')
+
+    __repr__ = __str__
+
+
+STRANGE: dict[str, Exception] = {
+    'long': ValueError('x' * 200_000),
+    'half of a surrogate pair': ValueError('\ud800'),
+    'none': HostileError(HostileError()),
+    'an object': ValueError(object()),
+    'long, rejected': RejectRequest('x' * 200_000),
+    'half of a surrogate pair, rejected': RejectRequest('\ud800'),
+    'none, rejected': RejectRequest(HostileError()),
+}
+DIALECTS: dict[str, Callable[[str, str], tuple[Dialect, tuple[Any, ...]]]] = {
+    'tutorial': lambda queue, function: (Tutorial(queue, function), (1,)),
+    'amqprpc': lambda queue, function: (AmqpRpc(queue), (1,)),
+    'rabibridge': lambda queue, function: (RabiBridge(), ()),
+    'aio-pika': lambda queue, function: (AioPikaRpc(), ()),
+    'aio-pika, JSON': lambda queue, function: (AioPikaRpc(Json), ()),
+}
+
+
+@pytest.mark.parametrize('text', STRANGE)
+@pytest.mark.parametrize('dialect', DIALECTS)
+def test_an_error_is_told_once_whatever_its_text(
+    serving: Server, client: Client, name: Name, dialect: str, text: str
+) -> None:
+    run = []
+
+    def fail(*args: Any) -> None:
+        run.append(1)
+        raise STRANGE[text]
+
+    speaking, args = DIALECTS[dialect](name('q'), name('fail'))
+    serving(named={name('fail'): fail}, dialects=[speaking])
+
+    with pytest.raises(RemoteException) as caught:
+        client(dialect=speaking).call(function_name=name('fail'))(*args)
+
+    expected = 'RPCError' if dialect == 'amqprpc' else type(STRANGE[text]).__name__
+    # A pickled exception is of a class that Python has.
+    assert caught.value.error_type in (expected, 'Exception')
+    assert run == [1]
+
+
+class JsonText:
+    """As people write it who have the standard library."""
+
+    pack = staticmethod(json.dumps)
+    unpack = staticmethod(json.loads)
+
+
+class TextOnly:
+    pack = staticmethod(str.encode)
+    unpack = staticmethod(bytes.decode)
+
+
+class Numbers:
+    pack = staticmethod(int)
+    unpack = staticmethod(int)
+
+
+@pytest.mark.parametrize('format', [JsonText, TextOnly])
+def test_a_format_may_pack_to_text_and_know_no_none(serving: Server, client: Client, name: Name, format: Any) -> None:
+    run = []
+
+    def double_once(value: str) -> str:
+        run.append(value)
+        return {'a': 'aa'}[value]
+
+    serving(double_once, dialects=[AmqpRpc(name('codec'), format)])
+    calling = client(dialect=AmqpRpc(name('codec'), format))
+
+    assert calling.call.double_once('a') == 'aa'
+    with pytest.raises(RemoteException, match='b'):
+        calling.call.double_once('b')
+    assert run == ['a', 'b']
+
+
+def test_a_format_that_packs_to_no_bytes_is_a_type_error(client: Client, name: Name) -> None:
+    with pytest.raises(TypeError, match='must pack to bytes'):
+        client(dialect=AmqpRpc(name('codec'), Numbers)).call.double(2)
+
+
+def test_a_format_that_cannot_say_an_error_costs_its_own_call_only(
+    serving: Server, client: Client, name: Name, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = []
+
+    def nothing(text: str) -> None:
+        run.append(text)
+
+    class Keywords:
+        @staticmethod
+        def pack(value: dict[str, str] | str) -> bytes:
+            return (value if isinstance(value, str) else value['text']).encode()
+
+        @staticmethod
+        def unpack(body: bytes) -> dict[str, str]:
+            return {'text': body.decode()}
+
+    functions = {name('nothing'): nothing, name('same'): lambda text: text}
+    serving(named=functions, dialects=[AioPikaRpc(Keywords)])
+    calling = client(dialect=AioPikaRpc(Keywords))
+
+    with pytest.raises(NoResult):
+        calling.call(function_name=name('nothing'), timeout=1.5)(text='x')
+
+    assert run == ['x']
+    assert [record for record in caplog.records if 'gets no answer' in record.getMessage()]
+    assert calling.call(function_name=name('same'))(text='y') == {'text': 'y'}
 
 
 def test_a_client_of_another_dialect_has_no_queues_of_its_own(client: Client) -> None:

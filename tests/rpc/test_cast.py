@@ -5,6 +5,7 @@ import pytest
 
 from amphora import AmqpRpcClient, AmqpRpcServer, IgnoreRequest, NotSent, RejectRequest, RemoteException, Unroutable
 from amphora.amqp import Connection, NotFound
+from amphora.dialects import AioPikaMaster
 from tests.parties import Client, Gate, Server
 from tests.proxy import Proxy
 from tests.rpc.peer import Peer
@@ -77,7 +78,6 @@ def test_without_a_broker_it_is_not_sent(client: Client, gateway: Proxy) -> None
     assert caught.value.executed is False
 
 
-def test_what_no_queue_takes_is_unroutable(client: Client) -> None:
 def test_one_that_waits_for_the_broker_returns_when_it_is_sent_without_confirms_too(
     client: Client, server: Server, gateway: Proxy
 ) -> None:
@@ -93,6 +93,7 @@ def test_one_that_waits_for_the_broker_returns_when_it_is_sent_without_confirms_
     assert eventually(lambda: done == [1])
 
 
+def test_what_no_queue_takes_is_unroutable(client: Client) -> None:
     with pytest.raises(Unroutable):
         client().cast(routing_key='nowhere').note(1)
 
@@ -141,6 +142,89 @@ def test_a_task_that_fails_becomes_a_dead_letter(
     [reason] = dead_letters(amqp_url, service)
     assert reason.startswith('rejected: ')
     assert ('ValueError' if function == 'fail' else 'missing') in reason
+
+
+class HostileError(Exception):
+    """Nothing about it works."""
+
+    def __str__(self) -> str:
+        raise RuntimeError('no text')
+
+    __repr__ = __str__
+
+
+STRANGE = {
+    'long': ValueError('x' * 200_000),
+    'half of a surrogate pair': ValueError('\ud800'),
+    'none': HostileError(HostileError()),
+    'long, rejected': RejectRequest('x' * 200_000),
+    'half of a surrogate pair, rejected': RejectRequest('\ud800'),
+    'none, rejected': RejectRequest(HostileError()),
+}
+
+
+@pytest.mark.parametrize('text', STRANGE)
+def test_a_task_that_fails_is_kept_whatever_the_text_of_its_error(
+    serving: Server, client: Client, amqp_url: str, service: str, text: str
+) -> None:
+    run = []
+
+    def fail_strangely() -> None:
+        run.append(1)
+        raise STRANGE[text]
+
+    serving(fail_strangely)
+
+    client().cast.fail_strangely()
+
+    [reason] = dead_letters(amqp_url, service)
+    assert reason.startswith('rejected: ')
+    assert len(reason) < 2000
+    assert run == [1]
+
+
+@pytest.mark.parametrize('text', [text for text in STRANGE if 'rejected' in text])
+def test_a_call_that_is_rejected_is_kept_whatever_the_text(
+    serving: Server, client: Client, amqp_url: str, service: str, text: str
+) -> None:
+    def fail_strangely() -> None:
+        raise STRANGE[text]
+
+    serving(fail_strangely)
+
+    with pytest.raises(RemoteException) as caught:
+        client().call.fail_strangely()
+
+    assert caught.value.error_type == 'RejectRequest'
+    assert len(dead_letters(amqp_url, service)) == 1
+
+
+def test_a_task_that_waits_for_its_next_try_is_one_when_the_connection_is_lost(
+    server: Server, client: Client, gateway: Proxy, service: str, peer: Peer
+) -> None:
+    tries = []
+
+    def fail_again(value: int) -> None:
+        tries.append(value)
+        raise ValueError('not yet')
+
+    gateway.admit()
+    # Tasks without ids, of which no server can tell that two are one.
+    options = {'dialects': [AioPikaMaster()], 'on_failure': 'requeue', 'amqp_url': gateway.url}
+    serving = server(named={service: fail_again}, **options)
+    assert serving.wait_ready(10)
+    client(dialect=AioPikaMaster()).cast(function_name=service)(value=7)
+
+    for _ in range(3):
+        # The second try is put off, and so is each that comes after it.
+        before = len(tries)
+        assert eventually(lambda before=before: len(tries) >= before + 2)
+        gateway.reset()
+
+    before = len(tries)
+    assert eventually(lambda: len(tries) > before)
+    serving.stop()
+    assert eventually(lambda: peer.ready(service)) == 1
 
 
 def test_a_task_that_fails_is_tried_again_where_that_is_wished(serving: Server, client: Client) -> None:
