@@ -24,8 +24,9 @@ from amphora.dialects.base import (
     ServerSide,
     Source,
     private_reply_queue,
+    text_of,
 )
-from amphora.dialects.formats import Format, MsgPack, check_format
+from amphora.dialects.formats import Format, MsgPack, check_format, packed
 from amphora.envelope import Address, Reply, Request
 from amphora.errors import RemoteException, WrongRequest, WrongResult
 from amphora.functions import FunctionOptions
@@ -39,6 +40,8 @@ KINDS = ('async', 'sync')
 REMOTE_ERROR = 'RemoteExecutionError'
 
 _TRANSIENT = 1
+# What Python's tracebacks begin with: the last of them, where one error led to another.
+_TRACEBACK = 'Traceback (most recent call last):\n'
 
 
 class RabiBridge(Dialect):
@@ -82,7 +85,7 @@ class RabiBridge(Dialect):
 
     def pack(self, value: list[Any]) -> bytes:
         """The body for a value."""
-        body = self.format.pack(value)
+        body = packed(self.format, value)
         if self.compress_threshold is not None and len(body) > self.compress_threshold:
             return compress('zstd', body)
         return body
@@ -136,7 +139,7 @@ class RabiBridgeServer(ServerSide):
         if reply.error is None:
             outcome = [0, reply.value]
         else:
-            outcome = [1, ''.join(traceback.format_exception(reply.error))]
+            outcome = [1, _traceback_of(reply.error)]
         return Encoded(
             Address('', request['reply_to']),
             {'correlation_id': request['correlation_id'], 'delivery_mode': _TRANSIENT},
@@ -183,10 +186,21 @@ def _is_text(name: object) -> bool:
     return isinstance(name, str)
 
 
+def _traceback_of(error: Exception) -> str:
+    lines = traceback.format_exception(error)
+    if isinstance(error, RemoteException):  # somebody else's, by the name that it has there
+        of_code = lines[: -len(traceback.format_exception_only(error))]
+        lines = [*of_code, '%s: %s\n' % (error.error_type, text_of(Exception(*error.args)))]
+    return text_of(''.join(lines))
+
+
 def _error_of(text: str) -> RemoteException | WrongRequest:
     """The error that a traceback tells of; its whole text is the last argument."""
-    last = text.strip().rpartition('\n')[2]
-    name, colon, message = last.partition(': ')
+    # Beneath the lines of code comes the name, and then a message of any number of lines.
+    at = text.rfind(_TRACEBACK) + len(_TRACEBACK) if _TRACEBACK in text else 0
+    while text.startswith(' ', at):
+        at = (text.find('\n', at) + 1) or len(text)
+    name, colon, message = text[at:].removesuffix('\n').partition(': ')
     name = name.rpartition('.')[2]
     if not name.isidentifier():
         return RemoteException(REMOTE_ERROR, (text,))

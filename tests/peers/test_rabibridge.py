@@ -213,6 +213,41 @@ def test_they_are_called_a_hundred_times_at_once(
     assert [result.get() for result in results] == list(range(100))
 
 
+@pytest.mark.parametrize(
+    'text', ['no', 'no: never', 'two\nlines', 'why:\nWrongRequest: because', '\n', '  indented\n  lines', '\ud800']
+)
+def test_an_error_is_got_whatever_its_text(
+    serving: Server, client: Client, name: Name, dialect: RabiBridge, text: str
+) -> None:
+    def fail_in_words() -> None:
+        raise ValueError(text)
+
+    serving(named={name('fail'): fail_in_words}, dialects=[dialect])
+
+    with pytest.raises(RemoteException) as caught:
+        client(dialect=dialect).call(function_name=name('fail'))()
+
+    assert caught.value.error_type == 'ValueError'
+    assert caught.value.args[0] == text.replace('\ud800', '\\ud800')
+
+
+def test_an_error_that_led_to_another_is_not_the_one(
+    serving: Server, client: Client, name: Name, dialect: RabiBridge
+) -> None:
+    def fail_twice() -> None:
+        try:
+            raise ValueError('first')
+        except ValueError as error:
+            raise LookupError('second') from error
+
+    serving(named={name('fail'): fail_twice}, dialects=[dialect])
+
+    with pytest.raises(RemoteException) as caught:
+        client(dialect=dialect).call(function_name=name('fail'))()
+
+    assert (caught.value.error_type, caught.value.args[0]) == ('LookupError', 'second')
+
+
 def test_an_error_of_theirs_is_got_as_its_traceback_tells(
     client: Client, name: Name, dialect: RabiBridge, url: str, loop: Loop
 ) -> None:
