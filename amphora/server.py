@@ -385,8 +385,11 @@ class AmqpRpcServer:
     def _open_more(self) -> None:
         """Take requests for the functions that were added since `serve`."""
         with self._life:
-            if self._own_intakes:
-                self._open(self._missing_sources())
+            for answering, source in self._missing_sources() if self._own_intakes else ():
+                try:
+                    self._open([(answering, source)])
+                except AmqpError as error:  # somebody consumes it and lets nobody else, for example
+                    logger.error('%r: no requests from queue %s: %s', self, source.queue, error)
 
     def _start_intake(self, answering: Answering, source: Source, max_calls: int | None = None) -> Intake:
         intake = Intake(

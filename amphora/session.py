@@ -298,7 +298,8 @@ class Session:
                 if record not in self._faults:
                     logger.error('%s: the broker refuses the %s: %s', self._name, record, error)
                 self._faults[record] = error
-                channel = connection.channel()
+                if channel.closed:  # an adopted queue is asked for on a channel of its own
+                    channel = connection.channel()
         channel.close()
 
     def _resume(self, user: User, connection: Connection) -> None:

@@ -220,6 +220,40 @@ def test_a_format_that_cannot_say_an_error_costs_its_own_call_only(
     assert calling.call(function_name=name('same'))(text='y') == {'text': 'y'}
 
 
+# -- queues that cannot be had -----------------------------------------------------------------------------------------
+
+
+def test_a_queue_that_another_has_for_itself_keeps_no_other_function_from_being_called(
+    serving: Server, client: Client, url: str, name: Name
+) -> None:
+    server = serving(dialects=[AioPikaRpc()])
+    with Connection.from_url(url) as connection:
+        channel = connection.channel()
+        channel.queue.declare(name('taken'))
+        channel.basic.consume(name('taken'), lambda message: None, exclusive=True)
+
+        server.add_function(double, name('taken'))
+        server.add_function(double, name('double'))
+
+        calling = client(dialect=AioPikaRpc())
+        assert eventually(lambda: calling.try_call(function_name=name('double'))(n=4).value == 8)
+
+
+def test_queues_that_are_locked_leave_no_channels_open(server: Server, rabbit: RabbitNode, vhost: str) -> None:
+    url = rabbit.url_of(vhost)
+    names = [f'locked_{number}' for number in range(30)]
+    with Connection.from_url(url) as connection:
+        channel = connection.channel()
+        for each in names:
+            channel.queue.declare(each, exclusive=True)
+
+        serving = server(named=dict.fromkeys(names, double), dialects=[AioPikaMaster()], amqp_url=url)
+        with pytest.raises(AmqpError, match='RESOURCE_LOCKED'):
+            serving.wait_ready(10)
+
+        assert rabbit.ctl('list_channels', 'vhost').split().count(vhost) < 10
+
+
 def test_a_client_of_another_dialect_has_no_queues_of_its_own(client: Client) -> None:
     with pytest.raises(TypeError, match='dialect'):
         client(dialect=RabiBridge()).create_new_request_queue('any')
