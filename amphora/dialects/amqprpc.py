@@ -155,5 +155,5 @@ class AmqpRpcClientSide(ClientSide):
 
 def _text_of(error: Exception) -> str:
     if isinstance(error, WrongRequest) and error.unknown_function is not None:
-        return _UNKNOWN[0] + error.unknown_function
+        return _UNKNOWN[0] + text_of(error.unknown_function)
     return text_of(error)[:_ERROR_LENGTH] or type(error).__name__

@@ -97,8 +97,10 @@ class RabiBridge(Dialect):
         """
         if body[:4] == ZSTD_MAGIC:
             body = decompress('zstd', body, MAX_MESSAGE_SIZE)
-        first, second = self.format.unpack(body)
-        return first, second
+        both = self.format.unpack(body)
+        if not isinstance(both, (list, tuple)) or len(both) != 2:
+            raise ValueError('it is no list of two')
+        return both[0], both[1]
 
 
 class RabiBridgeServer(ServerSide):
@@ -175,6 +177,8 @@ class RabiBridgeClient(ClientSide):
         """See `ClientSide`."""
         try:
             failed, value = self._dialect.unpack(body)
+            if not isinstance(failed, int):
+                raise ValueError('it does not begin with 0 or 1')
         except Exception as error:
             raise WrongResult('the body cannot be read: %s' % error) from error
         if failed == 0:
