@@ -267,7 +267,7 @@ class Answering:
                 logger.info('request %.100r seems to have expired on its way', id)
                 job.give_back()
                 return True
-        if job.alone or not self._may_send_again:
+        if job.alone or job.stays or not self._may_send_again:
             return False
         deliveries = count_deliveries(properties)
         if deliveries >= MAX_DELIVERIES:
@@ -280,7 +280,9 @@ class Answering:
             self._custody.run(job, send_again(properties, deliveries + 1, time()), self.answer)
         elif job.redelivered:
             logger.debug('request %.100r was delivered before: it is counted and sent again', id)
-            self._send_instead([job], job.queue, send_again(properties, deliveries + 1, time()))
+            # A queue that is full takes no copy. What was given back would come first again, and nothing else ever.
+            properties = send_again(properties, deliveries + 1, time())
+            self._send_instead([job], job.queue, properties, if_full=Job.stay)
         elif deliveries:
             # If this is the end of the server, the broker shall have the acks of what was sent again: or it would have
             # two of each. The acks wait for the loop.
@@ -376,7 +378,13 @@ class Answering:
         except PreconditionFailed:
             logger.debug('queue %s is as somebody else has made it', self._dead_queue.name)
 
-    def _send_instead(self, jobs: list[Job], queue: str, properties: dict[str, Any]) -> None:
+    def _send_instead(
+        self,
+        jobs: list[Job],
+        queue: str,
+        properties: dict[str, Any],
+        if_full: Callable[[Job], None] = Job.give_back,
+    ) -> None:
         """Publish a request with other properties; the deliveries that it came by are acked when the broker has it."""
         if _have_gone_back(jobs):
             return
@@ -387,8 +395,10 @@ class Answering:
             for job in jobs:
                 if acked and publication.returned is None:
                     job.moved()
-                else:
+                elif acked or job.stale or job.recalled:
                     job.give_back()
+                else:
+                    if_full(job)
 
         def on_refused(publication: Publication, error: Exception) -> None:
             self._sending -= 1

@@ -26,6 +26,7 @@ class Job(Struct, eq=False):
 
     :ivar ended: whether it has.
     :ivar alone: whether it was moved to where it is run alone.
+    :ivar stays: whether its queue takes no copy of it.
     """
 
     message: Message
@@ -33,6 +34,7 @@ class Job(Struct, eq=False):
     _intake: Intake
     ended: bool = False
     alone: bool = False
+    stays: bool = False
 
     @property
     def queue(self) -> str:
@@ -70,6 +72,11 @@ class Job(Struct, eq=False):
         self._delivery = Delivery(message, channel, message.delivery_info.delivery_tag, False, self.queue)
         self.message = message
         self.alone = True
+
+    def stay(self) -> None:
+        """In the hub: its queue takes no copy of it, so it is dealt with as it is."""
+        self.stays = True
+        self._intake.look_again(self)
 
     def done(self) -> None:
         """It is answered: ack, together with others."""
@@ -187,6 +194,10 @@ class Intake:
         if self.taken == self._max_calls:
             self._finished.set()
         return True
+
+    def look_again(self, job: Job) -> None:
+        """In the hub: have a job that is in hand dealt with once more."""
+        self._on_job(job)
 
     def settled(self) -> None:
         """One that was in hand has ended."""

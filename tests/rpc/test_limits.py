@@ -7,7 +7,8 @@ import pytest
 from amphora import AmqpRpcClient, NoResult, QueueFull, WrongRequest
 from amphora.amqp import PreconditionFailed
 from amphora.compression import compress
-from tests.parties import Client, Server, Stopwatch
+from tests.parties import Client, Gate, Server, Stopwatch
+from tests.proxy import Proxy
 from tests.rpc.peer import Peer, body_of
 from tests.waiting import eventually
 
@@ -44,6 +45,26 @@ def test_there_is_room_again_when_a_server_takes_from_it(client: Client, server:
 
     assert [result.get() for result in results[:2]] == [0, 1]
     assert calling.call.echo(3) == 3
+
+
+@pytest.mark.parametrize('full', [1, 3])
+def test_a_full_queue_is_worked_off_after_its_server_was_cut_off(
+    client: Client, server: Server, gate: Gate, gateway: Proxy, peer: Peer, full: int
+) -> None:
+    # What comes again is counted by sending it again, for which there is no room.
+    gateway.admit()
+    assert server(gate.function('echo'), queue_size=full, prefetch=1, amqp_url=gateway.url).wait_ready(10)
+    calling = client(queue_size=full)
+    results = [calling.defer.echo(0)]
+    assert eventually(lambda: gate.entered)
+    results += [calling.defer.echo(number) for number in range(1, full + 1)]
+    assert eventually(lambda: peer.ready() == full)
+
+    gateway.refuse()
+    gateway.reset()
+    server(echo, queue_size=full, prefetch=1)
+
+    assert [result.get() for result in results] == list(range(full + 1))
 
 
 def test_a_queue_of_ones_own_has_the_size_too(client: Client, label: str) -> None:
