@@ -61,7 +61,8 @@ class Custody:
         """
         with self._turn:
             try:
-                connection = self._session.wait_ready(Deadline.after(MOVE_TIMEOUT, monotonic()))
+                seconds = 0 if job.stale or job.recalled else MOVE_TIMEOUT  # since it has waited for its turn
+                connection = self._session.wait_ready(Deadline.after(seconds, monotonic()))
                 if job.stale or job.recalled or connection is None:
                     job.give_back()
                     return

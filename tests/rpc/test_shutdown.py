@@ -12,7 +12,10 @@ import gevent
 import pytest
 from gevent import subprocess
 
-from tests.parties import Client, Gate, Server
+from amphora.answering import ALONE_AFTER
+from amphora.dead_letters import DELIVERIES
+from tests.parties import Client, Gate, Server, Stopwatch
+from tests.proxy import Proxy
 from tests.rabbitmq import RabbitNode
 from tests.rpc.peer import Peer
 from tests.waiting import eventually
@@ -75,6 +78,28 @@ def test_requests_that_a_prepared_server_had_not_begun_go_back(
     server(gate.function())
     assert sorted(result.get(timeout=5) for result in results) == list(range(20))
     assert sorted(gate.entered) == list(range(20))
+
+
+def test_requests_that_wait_to_run_alone_do_not_hold_up_a_stop_without_a_broker(
+    server: Server, peer: Peer, gate: Gate, gateway: Proxy, stopwatch: type[Stopwatch]
+) -> None:
+    gateway.admit()
+    serving = server(gate.function(), amqp_url=gateway.url)
+    assert serving.wait_ready(10)
+    body = {'func': 'wait', 'args': [], 'kwargs': {}}
+    for number in range(5):
+        peer.request(body, message_id=str(number), reply_to='nobody', headers={DELIVERIES: ALONE_AFTER})
+    assert eventually(lambda: gate.entered)
+    assert eventually(lambda: peer.ready() == 0)
+
+    gateway.refuse()
+    gateway.reset()
+    gate.open()
+    watch = stopwatch()
+    serving.stop()
+
+    assert watch.seconds < 5
+    assert len(gate.entered) == 1
 
 
 def test_stopping_twice_is_stopping(server: Server, client: Client) -> None:
