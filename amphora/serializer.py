@@ -152,7 +152,7 @@ class _Codec:
             body = self._encode(call)
         except _ENCODING_ERRORS as error:
             self._refuse_call(call, error)
-        if self._nulls_not_finite and _hides_not_finite(body, call, (*args, *kwargs.values())):
+        if self._nulls_not_finite and hides_not_finite(body, call, (*args, *kwargs.values())):
             self._refuse_call(call, _NotFinite('a float is infinite or not a number'))
         return body
 
@@ -210,7 +210,7 @@ class _Codec:
             body = self._encode(value)
         except _ENCODING_ERRORS as error:
             return error, b''
-        if self._nulls_not_finite and _hides_not_finite(body, value, parts or (value,)):
+        if self._nulls_not_finite and hides_not_finite(body, value, parts or (value,)):
             return _NotFinite('a float is infinite or not a number'), b''
         return None, body
 
@@ -314,7 +314,7 @@ class RpcMsgPackSerializer(AbstractRpcSerializer):
     deserialize_result = staticmethod(_msgpack.deserialize_result)
 
 
-def _hides_not_finite(body: bytes, value: Any, parts: Iterable[Any]) -> bool:
+def hides_not_finite(body: bytes, value: Any, parts: Iterable[Any]) -> bool:
     """Whether a body has ``null`` where the value has a float that is infinite or not a number.
 
     :param parts: all that is in the value.

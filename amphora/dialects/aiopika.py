@@ -135,7 +135,15 @@ class AioPikaRpcServer(ServerSide):
         try:
             return packed(self._format, {'error': told})
         except Exception:  # an argument that the format cannot say; what that raises is the format's own affair
-            return packed(self._format, {'error': {**told, 'args': [text_of(arg, repr)[:1000] for arg in error.args]}})
+            return packed(self._format, {'error': {**told, 'args': list(map(self._sayable, error.args))}})
+
+    def _sayable(self, arg: object) -> object:
+        """An argument of an error, or its text when the format cannot say it."""
+        try:
+            packed(self._format, arg)
+        except Exception:  # as above
+            return text_of(arg, repr)[:1000]
+        return arg
 
 
 class AioPikaRpcClient(ClientSide):

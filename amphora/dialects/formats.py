@@ -13,6 +13,7 @@ import msgspec
 from amphora.amqp.content import MAX_MESSAGE_SIZE
 from amphora.compression import compress, decompress
 from amphora.dialects import pickles
+from amphora.serializer import hides_not_finite
 
 
 @runtime_checkable
@@ -28,14 +29,17 @@ class Format(Protocol):
 
 
 class Json:
-    """JSON."""
+    """JSON. Infinite floats and NaN are refused: it has none."""
 
     content_type = 'application/json'
 
     @staticmethod
     def pack(value: Any) -> bytes:
         """See `Format`."""
-        return msgspec.json.encode(value)
+        body = msgspec.json.encode(value)
+        if hides_not_finite(body, value, (value,)):
+            raise ValueError('a float in it is infinite or not a number, which JSON cannot carry')
+        return body
 
     @staticmethod
     def unpack(body: bytes) -> Any:

@@ -220,6 +220,32 @@ def test_a_format_that_cannot_say_an_error_costs_its_own_call_only(
     assert calling.call(function_name=name('same'))(text='y') == {'text': 'y'}
 
 
+@pytest.mark.parametrize('value', [float('nan'), [1, {'a': float('inf')}]], ids=['NaN', 'infinite'])
+@pytest.mark.parametrize('dialect', ['amqprpc', 'aio-pika, JSON'])
+def test_what_json_cannot_carry_is_an_error_and_no_null(
+    serving: Server, client: Client, name: Name, dialect: str, value: Any
+) -> None:
+    speaking, args = DIALECTS[dialect](name('q'), name('give'))
+    serving(named={name('give'): lambda *args: value}, dialects=[speaking])
+
+    with pytest.raises(RemoteException, match='JSON cannot carry'):
+        client(dialect=speaking).call(function_name=name('give'))(*args)
+
+
+def test_of_an_error_only_the_arguments_that_json_cannot_carry_become_text(
+    serving: Server, client: Client, name: Name
+) -> None:
+    def fail() -> None:
+        raise ValueError('no', 3, {1: (2,)}, 1j)
+
+    serving(named={name('fail'): fail}, dialects=[AioPikaRpc(Json)])
+
+    with pytest.raises(RemoteException) as caught:
+        client(dialect=AioPikaRpc(Json)).call(function_name=name('fail'))()
+
+    assert list(caught.value.args) == ['no', 3, {'1': [2]}, '1j']
+
+
 # -- queues that cannot be had -----------------------------------------------------------------------------------------
 
 
