@@ -18,6 +18,7 @@ import pytest
 
 import amphora
 from amphora import AmqpRpcClient, NoResult, RemoteException, RpcMsgPackSerializer, WrongRequest, WrongResult
+from amphora.compression import compress
 from tests.hostile.stranger import CORRELATION_ID, HEADERS, MESSAGE_ID, Stranger, long, nested_table, short
 from tests.parties import Client
 from tests.waiting import eventually
@@ -187,8 +188,11 @@ LABELS = {
     'a pickle that is called JSON': ({'content_type': 'application/json'}, pickle.dumps(Exploding()), 'malformed'),
     'MessagePack': ({'content_type': 'application/msgpack'}, b'\x81\xa6result\x05', 'content type'),
     'good JSON that is called something else': ({'content_type': 'text/plain'}, GOOD, 'content type'),
-    'a compressed bomb': ({'content_encoding': 'gzip'}, gzip.compress(bytes(100_000_000)), 'content encoding'),
-    'good JSON that is called compressed': ({'content_encoding': 'gzip'}, GOOD, 'content encoding'),
+    'a bomb of gzip': ({'content_encoding': 'gzip'}, gzip.compress(bytes(140_000_000), 1), 'more than 134217728 bytes'),
+    'a bomb of zstd': ({'content_encoding': 'zstd'}, compress('zstd', bytes(140_000_000)), 'more than 134217728 bytes'),
+    'good JSON that is called gzip': ({'content_encoding': 'gzip'}, GOOD, 'no gzip'),
+    'good JSON that is called zstd': ({'content_encoding': 'zstd'}, GOOD, 'no zstd'),
+    'an encoding that is unknown': ({'content_encoding': 'br'}, GOOD, 'content encoding'),
     'latin-1': ({'content_encoding': 'latin-1'}, b'{"result": "\xe9"}', 'content encoding'),
 }
 

@@ -25,6 +25,7 @@ from gevent import subprocess
 
 from amphora import AmqpRpcServer, IgnoreRequest, RpcMsgPackSerializer
 from amphora.amqp import Connection
+from amphora.compression import compress
 from amphora.dead_letters import DELIVERIES, bury, revive
 from amphora.redelivery import count_deliveries
 from tests.hostile import victim as victim_module
@@ -292,20 +293,18 @@ def test_a_body_that_is_labelled_rightly_or_not_at_all_is_read(
     assert body_of(reply) == {'result': 5}
 
 
-# A request that takes 100 MB once it is decompressed.
-BOMB = call(args=b'[%s, 3]' % (b' ' * 100 * MEGABYTE))
+def bomb(megabytes: int) -> bytes:
+    """A request that takes as much once it is decompressed."""
+    return call(args=b'[%s, 3]' % (b' ' * megabytes * MEGABYTE))
 
-COMPRESSED = {
-    'gzip': lambda: gzip.compress(BOMB),
-    'deflate': lambda: zlib.compress(BOMB),
-    'zstd': lambda: b'\x28\xb5\x2f\xfd' + bytes(1000),
-    'br': lambda: bytes(1000),
-    'latin-1': lambda: GOOD,
-}
+
+COMPRESSED = {'deflate': lambda: zlib.compress(bomb(100)), 'br': lambda: bytes(1000), 'latin-1': lambda: GOOD}
 
 
 @pytest.mark.parametrize('encoding', COMPRESSED)
-def test_a_compressed_body_is_refused_and_never_decompressed(victim: Victim, robber: Stranger, encoding: str) -> None:
+def test_a_body_of_an_unknown_encoding_is_refused_and_never_decompressed(
+    victim: Victim, robber: Stranger, encoding: str
+) -> None:
     body = COMPRESSED[encoding]()
     robber.check_server_well()
 
@@ -316,6 +315,33 @@ def test_a_compressed_body_is_refused_and_never_decompressed(victim: Victim, rob
     assert encoding in text
     assert memory.growth < 20 * MEGABYTE
     robber.check_server_well()
+
+
+@pytest.mark.parametrize('encoding', ['gzip', 'zstd'])
+def test_a_compressed_body_is_decompressed_up_to_the_size_of_a_message(
+    victim: Victim, robber: Stranger, encoding: str
+) -> None:
+    limit = 134_217_728
+    body = compress(encoding, bomb(400))
+    robber.check_server_well()
+
+    with victim.memory() as memory:
+        text = robber.refusal(body, content_encoding=encoding)
+
+    assert f'more than {limit} bytes' in text
+    assert memory.growth < 2.5 * limit
+    assert body_of(robber.ask(compress(encoding, GOOD), content_encoding=encoding)) == {'result': 5}
+    robber.check_server_well()
+
+
+@pytest.mark.parametrize('encoding', ['gzip', 'zstd'])
+def test_a_compressed_body_that_is_none_is_refused(visitor: Stranger, encoding: str) -> None:
+    packed = compress(encoding, GOOD)
+
+    for body in (b'', GOOD, packed[:-3], packed + b'x', packed[:4] + bytes(1000), packed[::-1]):
+        assert f'no {encoding}' in visitor.refusal(body, content_encoding=encoding)
+
+    visitor.check_server_well()
 
 
 # -- properties --------------------------------------------------------------------------------------------------------
