@@ -356,17 +356,15 @@ class AmqpRpcServer:
 
         :raises ValueError: two dialects want one queue.
         """
-        missing: dict[str, tuple[Answering, Source]] = {}
+        wanted: dict[str, tuple[Answering, Source]] = {}
         for answering in self._answerings:
             for source in answering.sources():
-                if source.queue in self._own_intakes:
-                    continue
-                if source.queue in missing:
+                if source.queue in wanted:
                     raise ValueError(
                         'two dialects want the queue %r: leave one out, or limit one to other functions' % source.queue
                     )
-                missing[source.queue] = answering, source
-        return list(missing.values())
+                wanted[source.queue] = answering, source
+        return [each for queue, each in wanted.items() if queue not in self._own_intakes]
 
     def _open(self, missing: list[tuple[Answering, Source]]) -> None:
         """Take requests from more queues, now or when there is a connection."""

@@ -22,6 +22,7 @@ from amphora.dialects.base import (
     Properties,
     ServerSide,
     Source,
+    check_functions,
     private_reply_queue,
     text_of,
 )
@@ -64,7 +65,7 @@ class AioPikaRpc(Dialect):
         self.format = check_format(format)
         self.exchange = check_name(exchange, 'exchange')
         self.durable = durable
-        self.functions = functions
+        self.functions = check_functions(functions)
         self.auto_delete = auto_delete
 
     def server_side(self, party: Party) -> AioPikaRpcServer:
@@ -215,7 +216,7 @@ class AioPikaMaster(Dialect):
         auto_delete: bool = False,
     ) -> None:
         self.format = check_format(format)
-        self.functions = functions
+        self.functions = check_functions(functions)
         self.durable = durable
         self.auto_delete = auto_delete
 

@@ -7,7 +7,7 @@ user makes of a `Dialect` holds options; a server and a client get one side of i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import count
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -190,6 +190,16 @@ class Dialect(ABC):
 
         :raises ValueError: it does not go with that client.
         """
+
+
+def check_functions(functions: Collection[str] | None) -> frozenset[str] | None:
+    """The names of the functions that a server offers in a dialect; None: all.
+
+    :raises TypeError: it is one name, and no collection of names.
+    """
+    if isinstance(functions, str):
+        raise TypeError('functions must be a collection of names, such as [%r], not one' % functions)
+    return None if functions is None else frozenset(functions)
 
 
 def text_of(value: object, to_text: Callable[[object], str] = str) -> str:

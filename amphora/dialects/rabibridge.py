@@ -23,6 +23,7 @@ from amphora.dialects.base import (
     Properties,
     ServerSide,
     Source,
+    check_functions,
     private_reply_queue,
     text_of,
 )
@@ -72,7 +73,7 @@ class RabiBridge(Dialect):
         if kind not in KINDS:
             raise ValueError('kind must be one of %s, not %r' % (', '.join(KINDS), kind))
         self.kind = kind
-        self.functions = functions
+        self.functions = check_functions(functions)
         self.auto_delete = auto_delete
 
     def server_side(self, party: Party) -> RabiBridgeServer:

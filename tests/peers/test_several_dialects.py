@@ -294,6 +294,19 @@ def test_two_dialects_that_want_one_queue_are_an_error(amqp_url: str) -> None:
     server.stop()
 
 
+def test_a_queue_that_another_dialect_takes_from_already_is_an_error_too(server: Server, name: Name) -> None:
+    serving = server(named={name('fib'): double}, dialects=[Tutorial(name('double'), name('fib')), AioPikaRpc()])
+
+    with pytest.raises(ValueError, match='two dialects want the queue'):
+        serving.add_function(double, name('double'))
+
+
+@pytest.mark.parametrize('dialect', [RabiBridge, AioPikaRpc, AioPikaMaster])
+def test_one_name_is_no_collection_of_functions(dialect: Any) -> None:
+    with pytest.raises(TypeError, match=r"such as \['double'\]"):
+        dialect(functions='double')
+
+
 @pytest.mark.parametrize('dialect', [Tutorial, 'Tutorial', None])
 def test_what_is_no_dialect_is_a_type_error(dialect: Any) -> None:
     with pytest.raises(TypeError, match=r'amphora\.dialects'):
