@@ -138,14 +138,21 @@ def service(request: pytest.FixtureRequest) -> str:
     return f'{words[:60]}-{secrets.token_hex(3)}'
 
 
+@pytest.fixture(scope='session')
+def leaving(rabbit: RabbitNode) -> Iterator[list[gevent.Greenlet]]:
+    """What the run's node is told and nobody waits for before the end."""
+    greenlets: list[gevent.Greenlet] = []
+    yield greenlets
+    gevent.joinall(greenlets)
+
+
 @pytest.fixture
-def vhost(rabbit: RabbitNode) -> Iterator[str]:
+def vhost(rabbit: RabbitNode, leaving: list[gevent.Greenlet]) -> Iterator[str]:
     """A virtual host of the test's own, for tests that look at everything in it; its URL is `rabbit.url_of(vhost)`."""
     name = f'test-{secrets.token_hex(6)}'
-    rabbit.ctl('add_vhost', name)
-    rabbit.ctl('set_permissions', '-p', name, 'guest', '.*', '.*', '.*')
+    rabbit.add_vhost(name)
     yield name
-    rabbit.ctl('delete_vhost', name)
+    leaving.append(gevent.spawn(rabbit.delete_vhost, name))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
@@ -214,6 +215,23 @@ class RabbitNode:
             said = (done.stderr + done.stdout).decode(errors='replace').strip()
             raise RabbitError(f'rabbitmqctl {" ".join(args)} ended with {done.returncode}: {said}')
         return done.stdout.decode()
+
+    def add_vhost(self, name: str) -> None:
+        """Make a virtual host where guest may do everything."""
+        definitions = {
+            'vhosts': [{'name': name}],
+            'permissions': [{'user': 'guest', 'vhost': name, 'configure': '.*', 'write': '.*', 'read': '.*'}],
+        }
+        # One command instead of two, each of which takes a third of a second.
+        file = self.directory / f'{name}.json'
+        file.write_text(json.dumps(definitions))
+        file.chmod(0o644)
+        self.ctl('import_definitions', str(file))
+
+    def delete_vhost(self, name: str) -> None:
+        """Delete a virtual host, unless the node is not there just now: it dies with the node anyway."""
+        with suppress(RabbitError):
+            self.ctl('delete_vhost', name)
 
     def list_queues(self, vhost: str = '/') -> dict[str, tuple[int, int]]:
         """Each queue's name, with its messages (ready and unacknowledged) and its consumers."""
