@@ -14,7 +14,7 @@ from gevent.event import Event
 
 from amphora import AmqpRpcServer, NoResult, RemoteException, Unroutable, WrongRequest
 from amphora.dialects import Tutorial
-from tests.parties import Client, Server
+from tests.parties import Client, Gate, Server
 
 ROOT = Path(__file__).parent.parent.parent
 PROGRAM = Path(__file__).parent / 'tutorial_aioamqp.py'
@@ -57,7 +57,7 @@ def ask(program: subprocess.Popen, bodies: list[bytes]) -> list[bytes]:
     """The answers to so many calls."""
     program.stdin.write(b''.join(body.hex().encode() + b'\n' for body in bodies))
     program.stdin.close()
-    return [bytes.fromhex(line.decode()) for line in program.stdout.read().split()]
+    return [bytes.fromhex(line.decode()) for line in program.stdout.read().splitlines()]
 
 
 def fib(n: Any) -> Any:
@@ -78,27 +78,35 @@ def fail(value: Any) -> Any:
 def test_they_get_results(serving: Server, queue: str, aioamqp: Start) -> None:
     serving(fib, dialects=[Tutorial(queue, 'fib')])
 
-    assert ask(aioamqp('call', '1'), [b'4', b'10']) == [b'3', b'55']
+    assert ask(aioamqp('call', '1', '15'), [b'4', b'10']) == [b'3', b'55']
 
 
 def test_they_get_text_and_bytes_as_they_are(serving: Server, queue: str, aioamqp: Start) -> None:
     serving(echo, dialects=[Tutorial(queue, 'echo')])
     bodies = ['grüße 😀'.encode(), b'\xff\x00\x80', b'007', b'1.50', b'-3']
 
-    assert ask(aioamqp('call', '1'), bodies) == bodies
+    assert ask(aioamqp('call', '1', '15'), bodies) == bodies
 
 
 def test_they_are_told_of_errors_in_words(serving: Server, queue: str, aioamqp: Start) -> None:
     serving(fail, dialects=[Tutorial(queue, 'fail')])
 
-    assert ask(aioamqp('call', '1'), [b'4']) == [b'ValueError: no 4']
+    assert ask(aioamqp('call', '1', '15'), [b'4']) == [b'ValueError: no 4']
+
+
+def test_they_wait_no_longer_than_they_said(serving: Server, queue: str, aioamqp: Start, gate: Gate) -> None:
+    serving(gate.function(), dialects=[Tutorial(queue, 'wait')])
+
+    assert ask(aioamqp('call', '1', '0.3'), [b'4']) == [b'']
+
+    assert gate.entered == [4]
 
 
 def test_they_call_a_hundred_times_at_once(serving: Server, queue: str, aioamqp: Start) -> None:
     serving(echo, dialects=[Tutorial(queue, 'echo')])
     bodies = [b'%d' % number for number in range(100)]
 
-    assert ask(aioamqp('call', '100'), bodies) == bodies
+    assert ask(aioamqp('call', '100', '15'), bodies) == bodies
 
 
 def test_a_queue_of_theirs_is_taken_as_it_is(
@@ -170,7 +178,7 @@ def test_ids_that_are_used_again_are_no_repeats(
 
 @pytest.fixture
 def their_server(aioamqp: Start) -> subprocess.Popen:
-    """Answers a number with the next one, and other text with itself."""
+    """Answers a number with the next one, other text and bytes with themselves, and ``wait`` never."""
     started = aioamqp('serve')
     assert started.stdout.readline() == b'ready\n'
     return started
@@ -181,6 +189,15 @@ def test_their_results_are_got(client: Client, queue: str, their_server: subproc
 
     assert calling.call.fib(4) == 5
     assert calling.call.echo('grüße 😀') == 'grüße 😀'
+
+
+def test_bytes_of_theirs_stay_bytes(client: Client, queue: str, their_server: subprocess.Popen) -> None:
+    assert client(dialect=Tutorial(queue)).call.echo(b'\xff\x00\x80') == b'\xff\x00\x80'
+
+
+def test_what_they_do_not_answer_has_no_result(client: Client, queue: str, their_server: subprocess.Popen) -> None:
+    with pytest.raises(NoResult):
+        client(dialect=Tutorial(queue)).call(timeout=0.3).echo('wait')
 
 
 def test_text_stays_text_when_that_is_wished(client: Client, queue: str, their_server: subprocess.Popen) -> None:

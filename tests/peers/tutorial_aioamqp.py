@@ -1,7 +1,8 @@
 """The RPC of aioamqp's documentation, client and server, as a program of its own: aioamqp needs an older pamqp.
 
-``tutorial_aioamqp.py HOST PORT QUEUE serve`` answers until its input ends. ``... call COUNT`` reads arguments in
-hexadecimal, a line each, calls COUNT at a time, and prints the answers.
+``tutorial_aioamqp.py HOST PORT QUEUE serve`` answers until its input ends: a number with the next one, other bodies
+with themselves, and ``wait`` never. ``... call COUNT SECONDS`` reads arguments in hexadecimal, a line each, calls COUNT
+at a time, and prints the answers, or nothing in the place of one that did not come in so many seconds.
 """
 
 import asyncio
@@ -16,10 +17,11 @@ async def serve(channel, queue):
     await channel.basic_qos(prefetch_count=1, prefetch_size=0, connection_global=False)
 
     async def on_request(channel, body, envelope, properties):
-        text = body.decode()
-        response = str(int(text) + 1) if text.isdecimal() else text
+        if body == b'wait':
+            return
+        response = str(int(body) + 1).encode() if body.isdigit() else body
         await channel.basic_publish(
-            payload=response.encode(),
+            payload=response,
             exchange_name='',
             routing_key=properties.reply_to,
             properties={'correlation_id': properties.correlation_id},
@@ -33,8 +35,8 @@ async def serve(channel, queue):
 
 
 class Client:
-    def __init__(self, channel, queue):
-        self.channel, self.queue, self.waiting = channel, queue, {}
+    def __init__(self, channel, queue, seconds):
+        self.channel, self.queue, self.seconds, self.waiting = channel, queue, seconds, {}
 
     async def start(self):
         self.replies = (await self.channel.queue_declare(queue_name='', exclusive=True))['queue']
@@ -48,11 +50,14 @@ class Client:
         answer = self.waiting[id] = asyncio.get_running_loop().create_future()
         properties = {'reply_to': self.replies, 'correlation_id': id}
         await self.channel.basic_publish(payload=body, exchange_name='', routing_key=self.queue, properties=properties)
-        return await asyncio.wait_for(answer, 15)
+        try:
+            return await asyncio.wait_for(answer, self.seconds)
+        except asyncio.TimeoutError:
+            return b''
 
 
-async def call(channel, queue, at_once):
-    client = Client(channel, queue)
+async def call(channel, queue, at_once, seconds):
+    client = Client(channel, queue, seconds)
     await client.start()
     bodies = [bytes.fromhex(line) for line in sys.stdin.read().split('\n')[:-1]]
     for begin in range(0, len(bodies), at_once):
@@ -66,7 +71,7 @@ async def main(host, port, queue, verb, *rest):
     if verb == 'serve':
         await serve(channel, queue)
     else:
-        await call(channel, queue, int(rest[0]))
+        await call(channel, queue, int(rest[0]), float(rest[1]))
     await protocol.close()
     transport.close()
 
