@@ -191,13 +191,14 @@ def test_memory_greenlets_and_descriptors_stay_what_they_were(
             before = usage()
             load.start()
     after = usage()
+    # The last reset may have been a second ago, and what it set off may still be ending: what is left behind stays.
+    eventually(lambda: greenlets() <= before['greenlets'] + 5, 10)
 
     assert not load.outcomes['wrong'], load.outcomes
     assert not [outcome for outcome in load.outcomes if outcome.startswith('too late')], load.outcomes
     assert load.outcomes['right'] > 20 * seconds
     assert after['descriptors'] <= before['descriptors'] + 2, (before, after)
     assert after['descriptors of a server'] <= before['descriptors of a server'] + 2, (before, after)
-    assert after['greenlets'] <= before['greenlets'] + 5, (before, after)
     if full:
         # In a few seconds caches are not full yet.
         assert after['memory'] <= before['memory'] + GROWTH, (before, after)
