@@ -24,6 +24,7 @@ from amphora.envelope import Address, Reply
 from amphora.errors import AmqpError, IgnoreRequest, RejectRequest, RemoteException, WrongRequest
 from amphora.intake import REQUEUE_DELAY, Job
 from amphora.publisher import Publication, Publisher
+from amphora.queue_arguments import Arguments
 from amphora.recent import Key, Recent
 from amphora.redelivery import count_deliveries, seems_expired, send_again, time_left, was_ignored
 from amphora.session import Session
@@ -69,7 +70,7 @@ class Answering:
         functions: FunctionTable,
         session: Session,
         publisher: Publisher,
-        queue_arguments: tuple[tuple[str, Any], ...],
+        queue_arguments: Arguments,
         on_failure: str,
     ) -> None:
         self._side = side
@@ -96,7 +97,8 @@ class Answering:
         """The queues that requests for the functions so far come from."""
         own = self._side.sources()
         for function in self._functions:
-            own += self._side.function_sources(function, self._functions.options(function))
+            if self._side.functions is None or function in self._side.functions:
+                own += self._side.function_sources(function, self._functions.options(function))
         return own
 
     def is_sole(self, source: Source) -> bool:

@@ -10,6 +10,7 @@ import atexit
 import logging
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -23,18 +24,19 @@ from amphora.amqp import Channel, Message
 from amphora.caller import PrettyCaller
 from amphora.checks import check_integer, check_name, check_seconds
 from amphora.consumer import Consumer, Delivery
-from amphora.dialects.base import Dialect, Party
+from amphora.dialects.base import Dialect
 from amphora.dialects.native import Native, request_queue
 from amphora.envelope import Request
 from amphora.errors import AmqpError, BufferFull, NoResult, NotSent, QueueFull, Unroutable, WrongThread
 from amphora.forking import abandoned_at_fork
 from amphora.outcome import Outcome
+from amphora.party import party_of
 from amphora.pending import Deferred, DeferredEntry, Entry, Pending
 from amphora.publisher import BUFFER_BYTES, BUFFER_COUNT, Publication, Publisher
 from amphora.serializer import AbstractRpcSerializer, RpcJsonSerializer
 from amphora.session import Session
 from amphora.settings import make_settings
-from amphora.topology import Binding, Queue, Record, Topology
+from amphora.topology import Binding, Queue, Record, Topology, declare_all
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # of typing itself from 3.11 on
@@ -92,7 +94,8 @@ class AmqpRpcClient:
         room, for as long as its timeout lasts. `call` waits anyway.
     :param dialect: another system's way of calling, see `amphora.dialects`; None: amphora's own.
     :param options: the way to the broker, see `amphora.settings.make_settings`: amqp_url, amqp_host, amqp_port,
-        amqp_user, amqp_password, amqp_vhost, amqp_ssl, heartbeat (seconds), persistent, confirm, queue_type.
+        amqp_user, amqp_password, amqp_vhost, amqp_ssl, heartbeat (seconds), persistent, confirm, queue_type,
+        queue_size, request_ttl (seconds), compression, compress_threshold (bytes).
     :raises TypeError: an option is unknown or of the wrong type.
     :raises ValueError: an option makes no sense; the error names it.
     """
@@ -146,17 +149,7 @@ class AmqpRpcClient:
         """Make everything that belongs to one process."""
         self.uuid = uuid
         self._side = self._dialect.client_side(
-            Party(
-                self.service_name,
-                uuid,
-                self.serializer,
-                self._settings.delivery_mode,
-                self._settings.queue_arguments,
-                self._settings.request_queue_arguments,
-                self._settings.compression,
-                self._settings.compress_threshold,
-                self._fanout,
-            )
+            party_of(self.service_name, uuid, self.serializer, self._settings, self._fanout)
         )
         self._reply_queue = self._side.reply_queue
         self._topology = Topology(self._side.records())
@@ -263,18 +256,7 @@ class AmqpRpcClient:
         return self._cast
 
     def _do_call(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]) -> Any:
-        self._check_thread()
-        deadline = monotonic() + self._timeout(options)
-        if self._is_full() and not self._wait_for_room(deadline):
-            raise NotSent('too many requests waited for the broker, until the timeout')
-        entry = Entry(self._next_id(), deadline, Waiter(self._hub))
-        self._send(entry, function, args, kwargs, options)
-        try:
-            message: Message = entry.wait()
-        except BaseException:
-            # Killed, timed out from outside, or failed: nobody waits any more.
-            self._forget(entry.id)
-            raise
+        message: Message = self._wait_for_outcome(function, args, kwargs, options, True)
         return self._side.decode_reply(message.properties, message.body)
 
     def _do_try_call(self, *call: Any) -> Outcome:
@@ -286,15 +268,22 @@ class AmqpRpcClient:
     def _do_cast(
         self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
     ) -> None:
+        self._wait_for_outcome(function, args, kwargs, options, False)
+
+    def _wait_for_outcome(
+        self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any], answered: bool
+    ) -> Any:
+        """Send a request; what became of it: its reply, or None of one that wants none and is confirmed."""
         self._check_thread()
         deadline = monotonic() + self._timeout(options)
         if self._is_full() and not self._wait_for_room(deadline):
             raise NotSent('too many requests waited for the broker, until the timeout')
         entry = Entry(self._next_id(), deadline, Waiter(self._hub))
-        self._send(entry, function, args, kwargs, options, answered=False)
+        self._send(entry, function, args, kwargs, options, answered)
         try:
-            entry.wait()
+            return entry.wait()
         except BaseException:
+            # Killed, timed out from outside, or failed: nobody waits any more.
             self._forget(entry.id)
             raise
 
@@ -310,7 +299,7 @@ class AmqpRpcClient:
             )
         result = Deferred()
         entry = DeferredEntry(self._next_id(), deadline, result, self._decode, self._pending.drop)
-        self._send(entry, function, args, kwargs, options)
+        self._send(entry, function, args, kwargs, options, True)
         if options.get('wait_publish'):
             entry.publication.wait()
         return result
@@ -334,7 +323,7 @@ class AmqpRpcClient:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: Mapping[str, Any],
-        answered: bool = True,
+        answered: bool,
     ) -> None:
         routing_key = options.get('routing_key')
         if routing_key is None and function in self._tunings:
@@ -472,14 +461,10 @@ class AmqpRpcClient:
         binding = Binding(name, exchange, queue if routing_key is None else routing_key)
         records: tuple[Record, ...] = (Queue(name, arguments), binding)
 
-        def declare(channel: Channel) -> None:
-            for record in records:
-                record.declare(channel)
-
         def create() -> None:
             self._topology.add(*records)
             try:
-                self._do_on_broker(declare, 'queue %r was not created' % name)
+                self._do_on_broker(partial(declare_all, records), 'queue %r was not created' % name)
             except BaseException:
                 self._topology.discard(*records)
                 raise

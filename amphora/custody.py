@@ -23,6 +23,7 @@ from gevent.lock import BoundedSemaphore
 from amphora.amqp import Channel, Message
 from amphora.errors import AmqpError, NotSent
 from amphora.intake import Job
+from amphora.queue_arguments import Arguments
 from amphora.session import Session
 from amphora.timing import Deadline
 
@@ -48,7 +49,7 @@ class Custody:
     :param queue_arguments: arguments that a queue of the service's is declared with.
     """
 
-    def __init__(self, session: Session, service: str, queue_arguments: tuple[tuple[str, Any], ...]) -> None:
+    def __init__(self, session: Session, service: str, queue_arguments: Arguments) -> None:
         self._session = session
         self._service = service
         self._queue_arguments = queue_arguments

@@ -11,6 +11,7 @@ from time import time
 from typing import Any
 
 from amphora.amqp.fields import field_table
+from amphora.queue_arguments import Arguments
 
 #: how many deliveries a request may have before it is set aside
 MAX_DELIVERIES = 5
@@ -36,8 +37,6 @@ _CARBON_COPIES = ('CC', 'BCC')
 _NEVER = 2**31 - 1
 
 Properties = Mapping[str, Any]
-#: arguments of a queue, as (name, value) pairs
-Arguments = tuple[tuple[str, Any], ...]
 
 
 def dead_queue(service: str) -> str:

@@ -123,6 +123,11 @@ class RemoteException(AmphoraError):
         return type(self), (self.error_type, self.args)
 
 
+def remote_error(error_type: str, args: tuple[object, ...] | list[object]) -> WrongRequest | RemoteException:
+    """What a reply raises that tells of an error of such a class name, with such arguments."""
+    return WrongRequest(*args) if error_type == WrongRequest.__name__ else RemoteException(error_type, args)
+
+
 class BufferFull(AmphoraError):
     """Too many requests, or too many bytes of them, are already waiting for the broker; this one was not accepted."""
 

@@ -28,7 +28,7 @@ from amphora.errors import AmqpError, WrongRequest
 from amphora.publisher import Publication, Publisher
 from amphora.serializer import RpcJsonSerializer
 from amphora.session import Session
-from amphora.topology import Binding, Exchange, Queue, Record
+from amphora.topology import Binding, Exchange, Queue, Record, declare_all
 
 logger = logging.getLogger('amphora.introspection')
 
@@ -166,8 +166,7 @@ class Introspection:
             return
         try:
             with connection.channel() as channel:
-                for record in self._records:
-                    record.declare(channel)
+                declare_all(self._records, channel)
             self._consumer.resume(connection)
         except ChannelClosed as error:
             self._refused = True

@@ -55,21 +55,14 @@ def time_left(properties: Properties, now: float) -> float | None:
 
     :param now: seconds since 1970.
     """
-    lifetime = _milliseconds(properties.get('expiration'))
-    if lifetime is None:
-        return None
-    deadline = _deadline(properties)
-    left = lifetime if deadline is None else deadline - int(now * 1000)
-    # Where the clocks disagree, what the sender gave it counts from now.
-    return (left if 0 < left < lifetime else lifetime) / 1000 + _GRACE
+    left = _left(properties, int(now * 1000))
+    return None if left is None else left / 1000 + _GRACE
 
 
 def send_again(properties: Properties, deliveries: int, now: float, ignored: bool = False) -> dict[str, Any]:
     """The properties of a copy that is sent to the same queue.
 
-    The broker counts the copy's expiration from when it gets it. What is left of the time is known from the clocks;
-    where those disagree, so that nothing seems to be left of a request that the broker has just delivered, it starts
-    afresh.
+    The broker counts the copy's expiration from when it gets it.
 
     :param deliveries: how many deliveries have ended without an answer.
     :param now: seconds since 1970.
@@ -82,16 +75,26 @@ def send_again(properties: Properties, deliveries: int, now: float, ignored: boo
         headers[IGNORED] = True
     # The broker takes a user_id from that user only.
     again = {name: value for name, value in properties.items() if name != 'user_id'}
-    lifetime = _milliseconds(properties.get('expiration'))
-    if lifetime is not None:
-        now_ms = int(now * 1000)
-        deadline = _deadline(properties)
-        if deadline is None or not now_ms < deadline < now_ms + lifetime:
-            deadline = now_ms + lifetime
-        headers[DEADLINE] = deadline
-        again['expiration'] = '%d' % (deadline - now_ms)
+    now_ms = int(now * 1000)
+    left = _left(properties, now_ms)
+    if left is not None:
+        headers[DEADLINE] = now_ms + left
+        again['expiration'] = '%d' % left
     again['headers'] = headers
     return again
+
+
+def _left(properties: Properties, now_ms: int) -> int | None:
+    """Milliseconds until a request expires; None when it does not say.
+
+    They are known from the clocks; where those disagree, so that nothing seems to be left of a request that the broker
+    has just delivered, its time starts afresh.
+    """
+    lifetime = _milliseconds(properties.get('expiration'))
+    if lifetime is None:
+        return None
+    deadline = _deadline(properties)
+    return lifetime if deadline is None or not now_ms < deadline < now_ms + lifetime else deadline - now_ms
 
 
 def _deadline(properties: Properties) -> int | None:

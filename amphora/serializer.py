@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from amphora.errors import RemoteException, WrongRequest, WrongResult
+from amphora.errors import RemoteException, WrongRequest, WrongResult, remote_error
 
 __all__ = ('AbstractRpcSerializer', 'RpcJsonSerializer', 'RpcMsgPackSerializer')
 
@@ -186,9 +186,7 @@ class _Codec:
             return reply.result
         if reply.result is not UNSET:
             raise WrongResult('malformed reply: it has both a result and an exception')
-        if fault.type == 'WrongRequest':
-            raise WrongRequest(*fault.args)
-        raise RemoteException(fault.type, fault.args)
+        raise remote_error(fault.type, fault.args)
 
     def _serialize_exception(self, exception: BaseException) -> bytes:
         kind: Any = exception.error_type if isinstance(exception, RemoteException) else type(exception).__name__

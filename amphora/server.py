@@ -22,16 +22,17 @@ from greenlet import getcurrent
 from amphora.amqp import Channel, NotFound
 from amphora.answering import ON_FAILURE, Answering
 from amphora.checks import check_integer, check_name, check_seconds
-from amphora.dialects.base import Dialect, Party, Source
+from amphora.dialects.base import Dialect, Source
 from amphora.dialects.native import Native, request_queue
 from amphora.dispatch import FunctionTable
 from amphora.errors import AmqpError, NotSent, WrongThread
 from amphora.forking import abandoned_at_fork
-from amphora.functions import FunctionOptions, marked_functions, name_of, options_of
+from amphora.functions import marked_functions, name_of, options_of
 from amphora.intake import Intake
 from amphora.introspection import SERVICE as INTROSPECTION_SERVICE
 from amphora.introspection import Introspection, ServerDescription, describe_server
 from amphora.objects import public_methods
+from amphora.party import party_of
 from amphora.plugins import plugin_functions
 from amphora.publisher import Publisher
 from amphora.serializer import AbstractRpcSerializer, RpcJsonSerializer
@@ -39,7 +40,7 @@ from amphora.session import Session
 from amphora.settings import make_settings
 from amphora.time_limit import limited
 from amphora.timing import Deadline
-from amphora.topology import Topology
+from amphora.topology import Topology, declare_all
 from amphora.watchdog import watchdog
 from amphora.workers import Workers
 
@@ -80,7 +81,7 @@ class AmqpRpcServer:
         ``reject``, it becomes a dead letter; ``requeue``, it is tried again, at most once a second.
     :param options: the way to the broker, see `amphora.settings.make_settings`: amqp_url, amqp_host, amqp_port,
         amqp_user, amqp_password, amqp_vhost, amqp_ssl, heartbeat (seconds), prefetch (unacked requests at once),
-        persistent, confirm, queue_type.
+        persistent, confirm, queue_type, queue_size, request_ttl (seconds), compression, compress_threshold (bytes).
     :raises TypeError: an option is unknown or of the wrong type.
     :raises ValueError: an option makes no sense; the error names it.
     """
@@ -122,17 +123,7 @@ class AmqpRpcServer:
     def _set_up(self) -> None:
         """Make everything that belongs to one process."""
         self.uuid = str(uuid4())
-        party = Party(
-            self.service_name,
-            self.uuid,
-            self.serializer,
-            self._settings.delivery_mode,
-            self._settings.queue_arguments,
-            self._settings.request_queue_arguments,
-            self._settings.compression,
-            self._settings.compress_threshold,
-            self._fanout,
-        )
+        party = party_of(self.service_name, self.uuid, self.serializer, self._settings, self._fanout)
         sides = [dialect.server_side(party) for dialect in self._dialects]
         self._topology = Topology(record for source in sides[0].sources() for record in source.records)
         # Starting and stopping take turns.
@@ -219,7 +210,8 @@ class AmqpRpcServer:
             func, name = None, func
         if func is None:
             return lambda decorated: self.add_function(decorated, name, **options)
-        self._add(func, name_of(func) if name is None else name, options_of(func).but(options))
+        self._functions.add(func, name_of(func) if name is None else name, options_of(func).but(options))
+        self._look_for_sources()
         return func
 
     def add_object(self, obj: object, name: str | None = None) -> list[str]:
@@ -269,12 +261,15 @@ class AmqpRpcServer:
         return self._add_functions(plugin_functions(directory))
 
     def _add_functions(self, functions: Mapping[str, Callable[..., Any]]) -> list[str]:
-        for name, function in functions.items():
-            self._add(function, name, options_of(function))
+        try:
+            for name, function in functions.items():
+                self._functions.add(function, name, options_of(function))
+        finally:
+            self._look_for_sources()
         return list(functions)
 
-    def _add(self, function: Callable[..., Any], name: str, options: FunctionOptions) -> None:
-        self._functions.add(function, name, options)
+    def _look_for_sources(self) -> None:
+        """Take requests for what was added, if the server serves."""
         if self._own_intakes and self._missing_sources():
             gevent.spawn(self._open_more)
 
@@ -373,7 +368,7 @@ class AmqpRpcServer:
             self._topology.add(*source.records, essential=True)
             if new and self._consuming.connection is not None:
                 try:
-                    self._consuming.with_channel(partial(_declare, source), QUEUE_TIMEOUT)
+                    self._consuming.with_channel(partial(declare_all, source.records), QUEUE_TIMEOUT)
                 except AmqpError as error:
                     logger.error('%r: no requests from queue %s: %s', self, source.queue, error)
                     self._consuming.wake()  # which tells whoever waits
@@ -557,8 +552,3 @@ class AmqpRpcFanoutServer(AmqpRpcServer):
     """
 
     _fanout = True
-
-
-def _declare(source: Source, channel: Channel) -> None:
-    for record in source.records:
-        record.declare(channel)

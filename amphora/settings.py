@@ -12,6 +12,7 @@ from amphora.amqp.options import connection_options
 from amphora.checks import check_host, check_integer, check_name, check_seconds
 from amphora.compression import check_algorithm
 from amphora.configuration import ARGUMENT, Setting, resolve
+from amphora.queue_arguments import Arguments, limits
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -23,8 +24,6 @@ ELECTION_PATIENCE = 5.0
 MAX_QUEUE_SIZE = 1_000_000_000
 #: seconds that a request may be allowed to wait: RabbitMQ counts them in 32 bits of milliseconds
 MAX_TTL = 4_294_967
-#: arguments of a queue, as (name, value) pairs
-Arguments = tuple[tuple[str, Any], ...]
 
 
 class Settings(Struct, frozen=True):
@@ -36,7 +35,7 @@ class Settings(Struct, frozen=True):
     :ivar confirm: whether the broker confirms each publish, and acks wait for it.
     :ivar queue_type: ``classic``, ``quorum`` or None for the broker's default, of request and reply queues.
     :ivar queue_size: how many requests may wait in a request queue; None: no limit.
-    :ivar request_ttl: milliseconds that a request may wait there; None: no limit.
+    :ivar request_ttl: seconds that a request may wait there; None: no limit.
     :ivar compression: how large bodies are compressed; None: they are not.
     :ivar compress_threshold: bodies of more bytes are large.
     """
@@ -47,7 +46,7 @@ class Settings(Struct, frozen=True):
     confirm: bool
     queue_type: str | None
     queue_size: int | None = None
-    request_ttl: int | None = None
+    request_ttl: float | None = None
     compression: str | None = None
     compress_threshold: int = 0
 
@@ -68,12 +67,7 @@ class Settings(Struct, frozen=True):
     @property
     def request_queue_arguments(self) -> Arguments:
         """Arguments that every request queue is declared with."""
-        arguments = self.queue_arguments
-        if self.queue_size is not None:
-            arguments += (('x-max-length', self.queue_size), ('x-overflow', 'reject-publish'))
-        if self.request_ttl is not None:
-            arguments += (('x-message-ttl', self.request_ttl),)
-        return arguments
+        return self.queue_arguments + limits(self.queue_size, self.request_ttl)
 
     @property
     def patience(self) -> float:
@@ -193,7 +187,7 @@ def make_settings(
         options['confirm'].value,
         kind.value,
         size.value,
-        None if lifetime.value is None else int(lifetime.value * 1000),
+        lifetime.value,
         packing.value,
         threshold.value,
     )

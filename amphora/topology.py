@@ -6,18 +6,16 @@ Knows what was wished for; whether it is there is the broker's to say.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from amphora.amqp.errors import NotFound
 from amphora.checks import check_name
+from amphora.queue_arguments import Arguments
 
 if TYPE_CHECKING:
     from amphora.amqp import Channel
-
-#: arguments of a queue or a binding, as (name, value) pairs, such as ``('x-expires', 60000)``
-Arguments = tuple[tuple[str, Any], ...]
 
 
 class Exchange(Struct, frozen=True):
@@ -105,6 +103,15 @@ class Binding(Struct, frozen=True):
 
 
 Record = Exchange | Queue | Binding
+
+
+def declare_all(records: Iterable[Record], channel: Channel) -> None:
+    """Have records on the broker, one after the other.
+
+    :raises ChannelClosed: the broker refuses one.
+    """
+    for record in records:
+        record.declare(channel)
 
 
 class Topology:

@@ -23,14 +23,16 @@ from amphora.dialects.base import (
     ServerSide,
     Source,
     check_functions,
+    class_name_of,
     private_reply_queue,
     text_of,
 )
 from amphora.dialects.formats import Format, Pickle, check_format, content_type_of, packed
 from amphora.envelope import Address, Reply, Request
-from amphora.errors import NoResult, RemoteException, WrongRequest, WrongResult
+from amphora.errors import NoResult, WrongRequest, WrongResult, remote_error
 from amphora.functions import FunctionOptions
-from amphora.topology import Arguments, Binding, Exchange, Queue, Record
+from amphora.queue_arguments import Arguments, limits
+from amphora.topology import Binding, Exchange, Queue, Record
 
 #: name of the headers exchange through which requests come back
 DEAD_LETTER_EXCHANGE = 'rpc.dlx'
@@ -95,14 +97,13 @@ class AioPikaRpcServer(ServerSide):
     def __init__(self, dialect: AioPikaRpc) -> None:
         self._dialect = dialect
         self._format = dialect.format
+        self.functions = dialect.functions
 
     def function_sources(self, function: str, options: FunctionOptions) -> list[Source]:
         """See `ServerSide`."""
         dialect = self._dialect
-        if dialect.functions is not None and function not in dialect.functions:
-            return []
         name = dialect.routing_key(function)
-        arguments = (*_limits(options), ('x-dead-letter-exchange', DEAD_LETTER_EXCHANGE))
+        arguments = (*limits(options.queue_size, options.ttl), ('x-dead-letter-exchange', DEAD_LETTER_EXCHANGE))
         queue = Queue(name, arguments, durable=False, auto_delete=dialect.auto_delete, adopted=True)
         records: list[Record] = [*dialect.exchanges(), queue]
         if dialect.exchange:
@@ -129,7 +130,7 @@ class AioPikaRpcServer(ServerSide):
         )
 
     def _pack_error(self, error: Exception) -> bytes:
-        name = error.error_type if isinstance(error, RemoteException) else type(error).__name__
+        name = class_name_of(error)
         if self._format is Pickle or isinstance(self._format, Pickle):
             return pickles.dump_exception(name, error.args)
         told = {'type': name, 'message': text_of(error), 'args': list(error.args)}
@@ -234,14 +235,17 @@ class AioPikaWorker(ServerSide):
 
     def __init__(self, dialect: AioPikaMaster) -> None:
         self._dialect = dialect
+        self.functions = dialect.functions
 
     def function_sources(self, function: str, options: FunctionOptions) -> list[Source]:
         """See `ServerSide`."""
         dialect = self._dialect
-        if dialect.functions is not None and function not in dialect.functions:
-            return []
         queue = Queue(
-            function, _limits(options), durable=dialect.durable, auto_delete=dialect.auto_delete, adopted=True
+            function,
+            limits(options.queue_size, options.ttl),
+            durable=dialect.durable,
+            auto_delete=dialect.auto_delete,
+            adopted=True,
         )
         return [Source(function, (queue,), function, options.prefetch)]
 
@@ -292,15 +296,6 @@ class AioPikaMasterClient(ClientSide):
         raise WrongResult('nobody answers a task')
 
 
-def _limits(options: FunctionOptions) -> Arguments:
-    arguments: Arguments = ()
-    if options.queue_size is not None:
-        arguments += (('x-max-length', options.queue_size), ('x-overflow', 'reject-publish'))
-    if options.ttl is not None:
-        arguments += (('x-message-ttl', int(options.ttl * 1000)),)
-    return arguments
-
-
 def _check_keywords(args: Sequence[Any]) -> None:
     if args:
         raise TypeError("aio-pika's functions take keyword arguments only")
@@ -326,6 +321,4 @@ def _raise(value: Any) -> NoReturn:
         told = value['error']
         name = str(told.get('type', REMOTE_ERROR))
         args = tuple(told['args']) if isinstance(told.get('args'), list) else (told.get('message'),)
-    if name == 'WrongRequest':
-        raise WrongRequest(*args)
-    raise RemoteException(name, args)
+    raise remote_error(name, args)

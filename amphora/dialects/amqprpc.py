@@ -7,8 +7,6 @@ number in decimal; the body is the one argument. A reply that bears a header ``e
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count
-from random import getrandbits
 from typing import Any
 
 from amphora.checks import check_name
@@ -21,6 +19,7 @@ from amphora.dialects.base import (
     Properties,
     ServerSide,
     Source,
+    decimal_ids,
     private_reply_queue,
     text_of,
 )
@@ -122,9 +121,8 @@ class AmqpRpcClientSide(ClientSide):
         return [self._queue, self.reply_queue]
 
     def new_ids(self) -> Callable[[], str]:
-        """See `ClientSide`. They begin anywhere: a late reply to an earlier program must find nobody."""
-        numbers = count(getrandbits(62))
-        return lambda: '%d' % next(numbers)
+        """See `ClientSide`."""
+        return decimal_ids()
 
     def encode_request(self, request: Request, routing_key: str | None) -> Encoded:
         """See `ClientSide`."""

@@ -9,15 +9,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from itertools import count
+from random import getrandbits
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 from msgspec import Struct
 
 from amphora.envelope import Address, Reply, Request
+from amphora.errors import RemoteException
 from amphora.functions import FunctionOptions
+from amphora.queue_arguments import Arguments
 from amphora.serializer import AbstractRpcSerializer
-from amphora.topology import Arguments, Queue, Record
+from amphora.topology import Queue, Record
 
 #: milliseconds that a reply queue outlives its client's connection: time to come back after a fault
 REPLY_QUEUE_EXPIRES = 600_000
@@ -75,6 +78,7 @@ class Source(Struct, frozen=True):
 class ServerSide(ABC):
     """A dialect as a server of one service speaks it.
 
+    :ivar functions: names of the functions that are offered by `function_sources`; None: all.
     :ivar unique_ids: whether nobody but the sender of a request ever uses its id again, so that a second request of the
         same id and reply_to is a repeat of the first.
     :ivar shared: whether other servers take requests from the same queues.
@@ -82,6 +86,7 @@ class ServerSide(ABC):
         the broker's to drop, or to dead-letter where the queue says so.
     """
 
+    functions: frozenset[str] | None = None
     unique_ids = False
     shared = True
     keeps_dead_letters = False
@@ -209,6 +214,17 @@ def text_of(value: object, to_text: Callable[[object], str] = str) -> str:
     except Exception:  # the class, or that of an argument, is the user's
         text = '<%s>' % type(value).__name__
     return text.encode(errors='backslashreplace').decode()
+
+
+def class_name_of(error: Exception) -> str:
+    """The class name of an error, which may have come from elsewhere itself."""
+    return error.error_type if isinstance(error, RemoteException) else type(error).__name__
+
+
+def decimal_ids() -> Callable[[], str]:
+    """Makes numbers in decimal for ids. They begin anywhere: a late reply to an earlier program must find nobody."""
+    numbers = count(getrandbits(62))
+    return lambda: '%d' % next(numbers)
 
 
 def private_reply_queue(party: Party) -> Queue:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Collection
-from itertools import count
-from random import getrandbits
 from typing import Any
 
 from amphora.amqp.content import MAX_MESSAGE_SIZE
@@ -24,6 +22,7 @@ from amphora.dialects.base import (
     ServerSide,
     Source,
     check_functions,
+    decimal_ids,
     private_reply_queue,
     text_of,
 )
@@ -31,7 +30,8 @@ from amphora.dialects.formats import Format, MsgPack, check_format, packed
 from amphora.envelope import Address, Reply, Request
 from amphora.errors import RemoteException, WrongRequest, WrongResult
 from amphora.functions import FunctionOptions
-from amphora.topology import Arguments, Binding, Exchange, Queue, Record
+from amphora.queue_arguments import limits
+from amphora.topology import Binding, Exchange, Queue, Record
 
 #: name of the exchange that all requests go to
 EXCHANGE = 'rpc'
@@ -109,20 +109,16 @@ class RabiBridgeServer(ServerSide):
 
     def __init__(self, dialect: RabiBridge) -> None:
         self._dialect = dialect
+        self.functions = dialect.functions
 
     def function_sources(self, function: str, options: FunctionOptions) -> list[Source]:
         """See `ServerSide`."""
-        if self._dialect.functions is not None and function not in self._dialect.functions:
-            return []
-        arguments: Arguments = (('x-overflow', 'reject-publish'),)
-        if options.ttl is not None:
-            arguments += (('x-message-ttl', int(options.ttl * 1000)),)
-        if options.queue_size is not None:
-            arguments += (('x-max-length', options.queue_size),)
+        # It says so of every queue, limited or not.
+        arguments = {'x-overflow': 'reject-publish', **dict(limits(options.queue_size, options.ttl))}
         sources = []
         for kind in KINDS:
             key = '%s_%s' % (kind, function)
-            queue = Queue('rpc_' + key, arguments, auto_delete=self._dialect.auto_delete, adopted=True)
+            queue = Queue('rpc_' + key, tuple(arguments.items()), auto_delete=self._dialect.auto_delete, adopted=True)
             records = (Exchange(EXCHANGE, 'direct'), queue, Binding(queue.name, EXCHANGE, key))
             sources.append(Source(queue.name, records, function, options.prefetch))
         return sources
@@ -162,9 +158,8 @@ class RabiBridgeClient(ClientSide):
         return [Exchange(EXCHANGE, 'direct'), self.reply_queue]
 
     def new_ids(self) -> Callable[[], str]:
-        """See `ClientSide`. They begin anywhere: a late reply to an earlier program must find nobody."""
-        numbers = count(getrandbits(62))
-        return lambda: '%d' % next(numbers)
+        """See `ClientSide`."""
+        return decimal_ids()
 
     def encode_request(self, request: Request, routing_key: str | None) -> Encoded:
         """See `ClientSide`."""

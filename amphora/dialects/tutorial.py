@@ -22,11 +22,12 @@ from amphora.dialects.base import (
     Properties,
     ServerSide,
     Source,
+    class_name_of,
     private_reply_queue,
     text_of,
 )
 from amphora.envelope import Address, Reply, Request
-from amphora.errors import RemoteException, WrongRequest, WrongResult
+from amphora.errors import WrongRequest, WrongResult, remote_error
 from amphora.topology import Queue, Record
 
 #: header of a reply: class name of what the function raised
@@ -116,8 +117,8 @@ class TutorialServer(ServerSide):
         if reply.error is None:
             body = reply.value if isinstance(reply.value, bytes) else str(reply.value).encode()
         else:
-            body = ('%s: %s' % (_type_of(reply.error), text_of(reply.error))).encode(errors='replace')
-            properties['headers'] = {ERROR: _type_of(reply.error)}
+            body = ('%s: %s' % (class_name_of(reply.error), text_of(reply.error))).encode(errors='replace')
+            properties['headers'] = {ERROR: class_name_of(reply.error)}
         return Encoded(Address('', request['reply_to']), properties, body)
 
 
@@ -153,7 +154,7 @@ class TutorialClient(ClientSide):
         error_type = headers_of(properties).get(ERROR)
         if isinstance(error_type, str):
             text = body.decode(errors='replace').removeprefix(error_type + ': ')
-            raise WrongRequest(text) if error_type == 'WrongRequest' else RemoteException(error_type, (text,))
+            raise remote_error(error_type, (text,))
         try:
             return _value(self._dialect.convert, body)
         except Exception as error:
@@ -166,8 +167,3 @@ def _value(convert: Convert, body: bytes) -> Any:
     except UnicodeDecodeError:
         return body
     return convert(text)
-
-
-def _type_of(error: Exception) -> str:
-    """The class name of an error, which may have come from elsewhere itself."""
-    return error.error_type if isinstance(error, RemoteException) else type(error).__name__
