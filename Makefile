@@ -43,10 +43,12 @@ faults: venv rabbitmq ## Inject every fault at its full size, and print the tabl
 	rm -rf build/faults
 	@# The soak takes ten minutes and little else, so it runs beside the others; but while its broker starts, both cores
 	@# are busy, and limits of a second are not for then. So what has such limits comes second.
-	$(VENV)/bin/python -m pytest tests/faults/test_soak.py --full --rows build/faults/soak.json & \
+	$(VENV)/bin/python -m pytest tests/faults/test_soak.py --full --rows build/faults/soak.json & soak=$$!; \
 	$(VENV)/bin/python -m pytest tests/hostile tests/faults --ignore tests/faults/test_soak.py --full \
-		--rows build/faults/others.json $(ARGS); status=$$?; wait; exit $$status
-	$(VENV)/bin/python -m tests.rows build/faults/soak.json build/faults/others.json docs/topics/fault-table.txt
+		--rows build/faults/others.json $(ARGS); others=$$?; \
+	wait $$soak && test $$others = 0; status=$$?; \
+	$(VENV)/bin/python -m tests.rows build/faults/soak.json build/faults/others.json docs/topics/fault-table.txt \
+		&& exit $$status
 
 fuzz: venv rabbitmq ## Fuzz for an hour (SECONDS=60 for a minute); what it finds is kept in tests/hostile/corpus
 	$(VENV)/bin/python -m pytest tests/hostile/test_fuzzing.py --fuzz-seconds $(SECONDS) $(ARGS)
