@@ -109,7 +109,7 @@ class Answering:
 
     def answer(self, job: Job) -> None:
         """Answer a request; it is acked when the broker has the reply."""
-        properties = job.message.properties
+        properties = job.properties
         id, reply_to = self._side.return_address(properties)
         if id is None or (reply_to is None and not self._side.is_task(properties)):
             logger.warning('a request without a usable id or reply_to is dropped: nobody could be told of its result')
@@ -175,9 +175,9 @@ class Answering:
         :raises IgnoreRequest: it is to be left to another server.
         :raises RejectRequest: it is to be set aside.
         """
-        properties = job.message.properties
+        properties = job.properties
         try:
-            request = self._side.decode_request(properties, job.message.body, job.function)
+            request = self._side.decode_request(properties, job.body, job.function)
             seconds = time_left(properties, time()) if request.function in self._functions.async_names else None
             reply = self._functions.invoke(request, seconds)
         except WrongRequest as error:
@@ -257,7 +257,7 @@ class Answering:
 
     def _goes_back(self, job: Job, id: str) -> bool:
         """Whether a request is not for this delivery to run: it goes back to its queue, or is set aside."""
-        properties = job.message.properties
+        properties = job.properties
         if seems_expired(properties, time()):
             if 'expiration' not in properties:
                 # It was sent again by a server, whose word is taken for it.
@@ -301,7 +301,7 @@ class Answering:
         if not self._side.shared:
             for each in self._in_hand.pop(key):
                 each.done()
-        elif was_ignored(job.message.properties):
+        elif was_ignored(job.properties):
             gevent.spawn_later(REQUEUE_DELAY, lambda: self._pass_on(self._in_hand.pop(key), ignored=True))
         else:
             self._pass_on(self._in_hand.pop(key), ignored=True)
@@ -314,7 +314,7 @@ class Answering:
             return
         # A copy and not the request itself, which would look as if this delivery had come to grief.
         first = jobs[0]
-        properties = first.message.properties
+        properties = first.properties
         # This delivery has not: so it does not count.
         deliveries = count_deliveries(properties) - first.alone
         self._send_instead(jobs, first.queue, send_again(properties, deliveries, time(), ignored))
@@ -325,22 +325,22 @@ class Answering:
         if not self._side.keeps_dead_letters:
             logger.warning('a request from queue %s is rejected: %s', job.queue, _text_of(error))
             # The answer first: a queue may send what is rejected back to its caller, for whom the first to come counts.
-            wanted = self._side.return_address(job.message.properties)[1] is not None
+            wanted = self._side.return_address(job.properties)[1] is not None
             self._reply(key, self._encode_error(job, told) if wanted else _DONE, end=Job.drop)
             return
         jobs = self._in_hand.pop(key)
-        if self._bury(jobs, count_deliveries(job.message.properties), 'rejected: %s' % _text_of(error)):
+        if self._bury(jobs, count_deliveries(job.properties), 'rejected: %s' % _text_of(error)):
             self._tell(job, told)
 
     def _bury(self, jobs: list[Job], deliveries: int, reason: str) -> bool:
         """Set a request aside; False when that is not possible now, and it has gone back."""
         if _have_gone_back(jobs):
             return False
-        message = jobs[0].message
+        first = jobs[0]
         try:
             declared = self._session.with_channel(self._declare_dead_queue, BURY_TIMEOUT)
         except AmqpError as error:
-            logger.error('request %.100r cannot be set aside: %s', message.properties.get('message_id'), error)
+            logger.error('request %.100r cannot be set aside: %s', first.properties.get('message_id'), error)
             declared = False
         if not declared:
             for job in jobs:
@@ -348,17 +348,17 @@ class Answering:
             return False
         logger.error(
             'request %.100r is set aside in queue %s: %s',
-            message.properties.get('message_id'),
+            first.properties.get('message_id'),
             self._dead_queue.name,
             reason,
         )
-        properties = bury(message.properties, jobs[0].queue, deliveries, reason)
+        properties = bury(first.properties, first.queue, deliveries, reason)
         self._send_instead(jobs, self._dead_queue.name, properties)
         return True
 
     def _tell(self, job: Job, error: Exception) -> None:
         """Answer a request that has ended without running to its end, if anybody waits for an answer."""
-        if self._side.return_address(job.message.properties)[1] is None:
+        if self._side.return_address(job.properties)[1] is None:
             return
         answer = self._encode_error(job, error)
         if answer is not _DONE:
@@ -366,7 +366,7 @@ class Answering:
 
     def _encode_error(self, job: Job, error: Exception) -> Encoded:
         """The reply that tells of an error; none when even that cannot be said, in a format of the user's own."""
-        properties = job.message.properties
+        properties = job.properties
         id, _ = self._side.return_address(properties)
         try:
             return self._side.encode_reply(Reply(id, error=error), properties)
@@ -418,7 +418,7 @@ class Answering:
                 else:
                     job.give_back()
 
-        self._publish(Address('', queue), properties, jobs[0].message.body, on_settled, on_refused)
+        self._publish(Address('', queue), properties, jobs[0].body, on_settled, on_refused)
 
     # -- replies that nobody takes -------------------------------------------------------------------------------------
 

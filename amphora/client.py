@@ -23,7 +23,7 @@ from gevent.lock import RLock
 from amphora.amqp import Channel, Message
 from amphora.caller import PrettyCaller
 from amphora.checks import check_integer, check_name, check_seconds
-from amphora.consumer import Consumer, Delivery
+from amphora.consumer import Consumer
 from amphora.dialects.base import Dialect
 from amphora.dialects.native import Native, request_queue
 from amphora.envelope import Request
@@ -256,8 +256,7 @@ class AmqpRpcClient:
         return self._cast
 
     def _do_call(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]) -> Any:
-        message: Message = self._wait_for_outcome(function, args, kwargs, options, True)
-        return self._side.decode_reply(message.properties, message.body)
+        return self._side.decode_reply(*self._wait_for_outcome(function, args, kwargs, options, True))
 
     def _do_try_call(self, *call: Any) -> Outcome:
         try:
@@ -273,7 +272,8 @@ class AmqpRpcClient:
     def _wait_for_outcome(
         self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any], answered: bool
     ) -> Any:
-        """Send a request; what became of it: its reply, or None of one that wants none and is confirmed."""
+        """Send a request; what became of it: properties and body of its reply, or None of one that wants none and is
+        confirmed."""
         self._check_thread()
         deadline = monotonic() + self._timeout(options)
         if self._is_full() and not self._wait_for_room(deadline):
@@ -362,8 +362,8 @@ class AmqpRpcClient:
         timeout = options.get('timeout')
         return self.timeout if timeout is None else check_seconds(timeout, 'timeout', MAX_TIMEOUT)
 
-    def _decode(self, message: Message) -> Any:
-        return self._side.decode_reply(message.properties, message.body)
+    def _decode(self, reply: tuple[dict[str, Any], bytes]) -> Any:
+        return self._side.decode_reply(*reply)
 
     def _forget(self, id: str) -> None:
         entry = self._pending.take(id)
@@ -372,13 +372,14 @@ class AmqpRpcClient:
 
     # -- what becomes of a request: in the hub, nothing below may block ------------------------------------------------
 
-    def _on_delivery(self, delivery: Delivery) -> None:
-        message = delivery.message
+    def _on_delivery(
+        self, channel: Channel, tag: int, redelivered: bool, properties: dict[str, Any], body: bytes
+    ) -> None:
         if self._settings.confirm:
             # A reply that comes again is ignored.
-            delivery.ack_late()
-        id = self._side.reply_id(message.properties)
-        if not self._pending.resolve(id, message):
+            channel.acks.add_late(tag)
+        id = self._side.reply_id(properties)
+        if not self._pending.resolve(id, (properties, body)):
             self.ignored_replies += 1
             logger.debug('%r: nobody waits for the reply %.100r', self, id)
 

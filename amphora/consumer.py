@@ -10,12 +10,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from time import time
+from typing import Any
 
 import gevent
 from gevent.lock import RLock
 from msgspec import Struct
 
-from amphora.amqp import Channel, Closed, Connection, Message
+from amphora.amqp import Channel, Closed, Connection
 from amphora.errors import AmqpError
 from amphora.session import Session
 
@@ -23,6 +24,10 @@ logger = logging.getLogger('amphora.consumer')
 
 #: seconds that `Consumer.cancel` waits for the broker unless told otherwise
 CANCEL_TIMEOUT = 5.0
+
+
+#: gets the channel and the delivery tag of a message, whether it may have been delivered before, its properties, body
+DeliveryListener = Callable[[Channel, int, bool, dict[str, Any], bytes], object]
 
 
 class Delivery(Struct, eq=False):
@@ -33,14 +38,13 @@ class Delivery(Struct, eq=False):
 
     :ivar tag: the delivery tag.
     :ivar redelivered: whether it may have been delivered before.
-    :ivar queue: name of the queue that it was taken from.
     """
 
-    message: Message
     channel: Channel
     tag: int
     redelivered: bool
-    queue: str
+    properties: dict[str, Any]
+    body: bytes
 
     @property
     def stale(self) -> bool:
@@ -56,10 +60,6 @@ class Delivery(Struct, eq=False):
     def ack_soon(self) -> None:
         """It is done with: ack it at the end of this turn of the loop, together with others."""
         self.channel.acks.add(self.tag)
-
-    def ack_late(self) -> None:
-        """It is done with, and its repeat would do no harm: ack it together with many others."""
-        self.channel.acks.add_late(self.tag)
 
     def requeue(self) -> None:
         """Give it back to the queue."""
@@ -80,7 +80,7 @@ class Consumer:
 
     :param session: whose connection to use.
     :param queue: the queue's name.
-    :param on_delivery: called in the hub with each `Delivery`; must not block.
+    :param on_delivery: called in the hub with what was delivered; must not block.
     :param prefetch: unacked deliveries at once; 0: no limit.
     :param no_ack: the broker forgets a message as soon as it is sent.
     :param sole: nobody else is to consume this queue.
@@ -90,7 +90,7 @@ class Consumer:
         self,
         session: Session,
         queue: str,
-        on_delivery: Callable[[Delivery], None],
+        on_delivery: DeliveryListener,
         prefetch: int = 0,
         no_ack: bool = False,
         sole: bool = False,
@@ -156,7 +156,7 @@ class Consumer:
             if self._prefetch:
                 channel.basic.qos(prefetch_count=self._prefetch)
             self._channel = channel
-            self._tag = channel.basic.consume(
+            self._tag = channel.consume(
                 self.queue,
                 partial(self._deliver, channel),
                 no_ack=self._no_ack,
@@ -164,16 +164,12 @@ class Consumer:
                 # in a connection that is lost, it would send half of the messages there.
                 arguments={'x-priority': int(time() * 1000)} if self._sole else None,
                 on_cancel=self._on_cancel,
-                direct=True,
             )
 
-    def _deliver(self, channel: Channel, message: Message) -> None:
-        info = message.delivery_info
-        assert info is not None
-        tag = info.delivery_tag
+    def _deliver(self, channel: Channel, tag: int, redelivered: bool, properties: dict[str, Any], body: bytes) -> None:
         if not self._no_ack:
             channel.acks.delivered(tag)
-        self._on_delivery(Delivery(message, channel, tag, info.redelivered, self.queue))
+        self._on_delivery(channel, tag, redelivered, properties, body)
 
     def suspend(self) -> None:
         """See `amphora.session.User`."""

@@ -68,7 +68,7 @@ class Custody:
                     job.give_back()
                     return
                 with connection.channel() as channel:
-                    self._run(channel, job, Message(job.message.body, **properties), work)
+                    self._run(channel, job, Message(job.body, **properties), work)
             except (AmqpError, NotSent) as error:
                 logger.warning('a request that came to grief before is given back: %s', error)
                 if not job.ended:

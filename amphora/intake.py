@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
+from typing import Any
 
 import gevent
 from gevent.event import Event
-from msgspec import Struct
 
 from amphora.amqp import Channel, Message
 from amphora.consumer import Consumer, Delivery
@@ -21,7 +21,7 @@ from amphora.timing import Deadline
 REQUEUE_DELAY = 1.0
 
 
-class Job(Struct, eq=False):
+class Job(Delivery, eq=False):
     """A request in hand. It ends with one of `done`, `moved`, `drop` and `give_back`.
 
     :ivar ended: whether it has.
@@ -29,8 +29,6 @@ class Job(Struct, eq=False):
     :ivar stays: whether its queue takes no copy of it.
     """
 
-    message: Message
-    _delivery: Delivery
     _intake: Intake
     ended: bool = False
     alone: bool = False
@@ -39,22 +37,12 @@ class Job(Struct, eq=False):
     @property
     def queue(self) -> str:
         """Name of the queue it was taken from."""
-        return self._delivery.queue
+        return self._intake.queue
 
     @property
     def function(self) -> str | None:
         """The function that all requests in that queue are for; None: each says so itself."""
         return self._intake.function
-
-    @property
-    def redelivered(self) -> bool:
-        """Whether it may have been delivered before."""
-        return self._delivery.redelivered
-
-    @property
-    def stale(self) -> bool:
-        """Whether its channel has ended: the broker delivers it again, or has done so."""
-        return self._delivery.stale
 
     @property
     def recalled(self) -> bool:
@@ -67,10 +55,10 @@ class Job(Struct, eq=False):
 
     def continue_as(self, message: Message, channel: Channel) -> None:
         """It goes on as another message, which was got on a channel; the one that it came by is acked."""
-        self._delivery.ack()
+        self.ack()
         assert message.delivery_info is not None
-        self._delivery = Delivery(message, channel, message.delivery_info.delivery_tag, False, self.queue)
-        self.message = message
+        self.channel, self.tag, self.redelivered = channel, message.delivery_info.delivery_tag, False
+        self.properties, self.body = message.properties, message.body
         self.alone = True
 
     def stay(self) -> None:
@@ -80,29 +68,29 @@ class Job(Struct, eq=False):
 
     def done(self) -> None:
         """It is answered: ack, together with others."""
-        self._delivery.ack_soon()
+        self.ack_soon()
         self._end()
 
     def moved(self) -> None:
         """It is somewhere else: ack at once."""
-        self._delivery.ack()
+        self.ack()
         self._end()
 
     def drop(self) -> None:
         """It cannot be answered: reject, for good."""
-        self._delivery.reject()
+        self.reject()
         self._end()
 
     def give_back(self) -> None:
         """Somebody else may answer it: requeue, at once the first time, after a delay from then on."""
         self.ended = True
-        if self._delivery.redelivered:
+        if self.redelivered:
             gevent.spawn_later(REQUEUE_DELAY, self._requeue)
         else:
             self._requeue()
 
     def _requeue(self) -> None:
-        self._delivery.requeue()
+        self.requeue()
         self._end()
 
     def _end(self) -> None:
@@ -134,6 +122,7 @@ class Intake:
         function: str | None = None,
     ) -> None:
         self.taken = 0
+        self.queue = queue
         self.function = function
         self._on_job = on_job
         self._max_calls = max_calls
@@ -205,8 +194,10 @@ class Intake:
         if not self._in_hand:
             self._drained.set()
 
-    def _on_delivery(self, delivery: Delivery) -> None:
-        job = Job(delivery.message, delivery, self)
+    def _on_delivery(
+        self, channel: Channel, tag: int, redelivered: bool, properties: dict[str, Any], body: bytes
+    ) -> None:
+        job = Job(channel, tag, redelivered, properties, body, self)
         self._in_hand += 1
         self._drained.clear()
         if self._told_to_finish:

@@ -20,7 +20,7 @@ import gevent
 from msgspec import Struct
 
 from amphora.amqp import ChannelClosed, Connection
-from amphora.consumer import Consumer, Delivery
+from amphora.consumer import Consumer
 from amphora.dialects.base import Party
 from amphora.dialects.native import NativeServer, fanout_queue, request_exchange, response_exchange
 from amphora.dispatch import FunctionTable
@@ -183,17 +183,17 @@ class Introspection:
 
     # -- a request -----------------------------------------------------------------------------------------------------
 
-    def _on_delivery(self, delivery: Delivery) -> None:
+    def _on_delivery(self, *delivery: Any) -> None:
         """In the hub; signatures and docstrings of a thousand functions take their time."""
-        gevent.spawn(self._answer, delivery)
+        _, _, _, properties, body = delivery
+        gevent.spawn(self._answer, properties, body)
 
-    def _answer(self, delivery: Delivery) -> None:
-        properties = delivery.message.properties
+    def _answer(self, properties: dict[str, Any], body: bytes) -> None:
         _, reply_to = self._dialect.return_address(properties)
         if reply_to is None:
             return
         try:
-            request = self._dialect.decode_request(properties, delivery.message.body)
+            request = self._dialect.decode_request(properties, body)
             address, properties, body = self._dialect.encode_reply(self._functions.invoke(request), properties)
             deadline = monotonic() + ANSWER_TIMEOUT
             self._publisher.publish(Publication(address.exchange, address.routing_key, properties, body, deadline))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from pamqp import base, commands
 from amphora.amqp import frames
 from amphora.amqp.acks import Acks
 from amphora.amqp.confirms import Confirms, Publication
-from amphora.amqp.consumers import Consumer
+from amphora.amqp.consumers import AnyConsumer, DeliveryListener, DirectConsumer
 from amphora.amqp.content import ContentAssembler, encode_message
 from amphora.amqp.errors import ChannelClosed, CommandInvalid, UnexpectedFrame, channel_error
 from amphora.amqp.listeners import tell
@@ -70,7 +70,7 @@ class Channel:
         self.tx = TxMethods(self)
         self.confirms: Confirms | None = None
         self.acks = Acks(self._ack_gathered)
-        self.consumers: dict[bytes, Consumer] = {}
+        self.consumers: dict[bytes, AnyConsumer] = {}
         #: cleared while the broker has stopped this channel's publishing with channel.flow
         self.flowing = Event()
         self.flowing.set()
@@ -144,7 +144,7 @@ class Channel:
         if self._closing:
             raise ChannelClosed('the channel is being closed by this side')
 
-    # -- the hot path out ----------------------------------------------------------------------------------------------
+    # -- the hot paths -------------------------------------------------------------------------------------------------
 
     def publish(
         self,
@@ -186,6 +186,25 @@ class Channel:
         """
         self.check_open()
         self.connection.write(frames.encode_ack(self.id, delivery_tag, multiple))
+
+    def consume(
+        self,
+        queue: str,
+        listener: DeliveryListener,
+        no_ack: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+        on_cancel: Callable[[str], object] | None = None,
+    ) -> str:
+        """Have deliveries handed to a function in the hub as they are; `basic.consume` is the one for everyday use.
+
+        :param listener: must not block.
+        :returns: the consumer tag.
+        :raises NotFound: the queue does not exist.
+        :raises AccessRefused: another consumer has it exclusively.
+        """
+        consumer = DirectConsumer(self.basic.new_tag(), listener, on_cancel)
+        self.basic.start(consumer, False, queue=queue, no_ack=no_ack, arguments=arguments)
+        return consumer.tag
 
     def _ack_gathered(self, delivery_tag: int, multiple: bool) -> None:
         # Where the channel has ended, nobody wants them any more.
@@ -240,8 +259,7 @@ class Channel:
         consumer_tag, delivery_tag, redelivered, at = frames.decode_deliver(method)
         consumer = self.consumers.get(consumer_tag)
         if consumer is not None:
-            info = DeliveryInfo(method, consumer_tag, delivery_tag, redelivered, at)
-            consumer.deliver(Message.received(body, properties, info))
+            consumer.deliver(method, delivery_tag, redelivered, at, properties, body)
             return
         self.acks.stray()
         if self._telling.admits(monotonic()):

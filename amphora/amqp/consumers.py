@@ -3,28 +3,93 @@
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import gevent
 from gevent import GreenletExit
 from gevent.queue import SimpleQueue
 
 from amphora.amqp.listeners import tell
-from amphora.amqp.message import Message
+from amphora.amqp.message import DeliveryInfo, Message
+
+#: gets a delivery tag, whether the message may have been delivered before, its properties and its body
+DeliveryListener = Callable[[int, bool, dict[str, Any], bytes], object]
 
 
-class Consumer:
-    """Hands deliveries to a function, in their order.
+class AnyConsumer(ABC):
+    """Who is handed the deliveries of a consumer tag, in their order.
 
     :param tag: the consumer tag.
-    :param callback: called with each `Message`.
     :param on_cancel: called in the hub with the tag when the broker cancels the consumer, for example because the queue
         was deleted (https://www.rabbitmq.com/docs/consumer-cancel).
+    """
+
+    __slots__ = ('_on_cancel', 'raw_tag', 'tag')
+
+    def __init__(self, tag: str, on_cancel: Callable[[str], object] | None) -> None:
+        self.tag = tag
+        self.raw_tag = tag.encode()
+        self._on_cancel = on_cancel
+
+    @abstractmethod
+    def deliver(
+        self, method: bytes, delivery_tag: int, redelivered: bool, at: int, properties: dict[str, Any], body: bytes
+    ) -> None:
+        """In the hub: take a delivery.
+
+        :param method: payload of the method that it came with.
+        :param at: where the name of the exchange begins in it.
+        """
+
+    def cancelled_by_broker(self) -> None:
+        """The broker has ended the consumer; no more deliveries come."""
+        self.stop()
+        if self._on_cancel is not None:
+            tell([self._on_cancel], self.tag)
+
+    @abstractmethod
+    def stop(self) -> None:
+        """No more deliveries come."""
+
+
+class DirectConsumer(AnyConsumer):
+    """Hands deliveries to a function in the hub, and makes no `Message` of them.
+
+    :param listener: must not block.
+    """
+
+    __slots__ = ('_listener',)
+
+    def __init__(self, tag: str, listener: DeliveryListener, on_cancel: Callable[[str], object] | None) -> None:
+        super().__init__(tag, on_cancel)
+        self._listener = listener
+
+    def deliver(
+        self, method: bytes, delivery_tag: int, redelivered: bool, at: int, properties: dict[str, Any], body: bytes
+    ) -> None:
+        """See `AnyConsumer`."""
+        try:
+            self._listener(delivery_tag, redelivered, properties, body)
+        except GreenletExit:
+            raise
+        except BaseException:
+            _report(self._listener)
+
+    def stop(self) -> None:
+        """See `AnyConsumer`."""
+
+
+class Consumer(AnyConsumer):
+    """Hands messages to a function.
+
+    :param callback: called with each `Message`.
     :param direct: call `callback` in the hub, where it must not block; otherwise it runs in a greenlet of this
         consumer's own and may.
     """
 
-    __slots__ = ('_callback', '_greenlet', '_on_cancel', '_queue', 'deliver', 'tag')
+    __slots__ = ('_callback', '_greenlet', '_queue', '_take')
 
     def __init__(
         self,
@@ -33,15 +98,21 @@ class Consumer:
         on_cancel: Callable[[str], object] | None,
         direct: bool,
     ) -> None:
-        self.tag = tag
+        super().__init__(tag, on_cancel)
         self._callback = callback
-        self._on_cancel = on_cancel
         self._queue: SimpleQueue[Message | None] | None = None
-        self.deliver: Callable[[Message], object] = self._call
+        self._take: Callable[[Message], object] = self._call
         if not direct:
             self._queue = SimpleQueue()
-            self.deliver = self._queue.put
+            self._take = self._queue.put
             self._greenlet = gevent.spawn(self._run, self._queue)
+
+    def deliver(
+        self, method: bytes, delivery_tag: int, redelivered: bool, at: int, properties: dict[str, Any], body: bytes
+    ) -> None:
+        """See `AnyConsumer`."""
+        info = DeliveryInfo(method, self.raw_tag, delivery_tag, redelivered, at)
+        self._take(Message.received(body, properties, info))
 
     def _run(self, queue: SimpleQueue[Message | None]) -> None:
         while (message := queue.get()) is not None:
@@ -53,17 +124,15 @@ class Consumer:
         except GreenletExit:
             raise
         except BaseException:
-            # One bad message must not end the consumer, nor the connection it came on; gevent's hub prints the
-            # traceback, as for any greenlet.
-            gevent.get_hub().handle_error(self._callback, *sys.exc_info())
-
-    def cancelled_by_broker(self) -> None:
-        """The broker has ended the consumer; no more deliveries come."""
-        self.stop()
-        if self._on_cancel is not None:
-            tell([self._on_cancel], self.tag)
+            _report(self._callback)
 
     def stop(self) -> None:
         """No more deliveries come: the greenlet ends after those that are there."""
         if self._queue is not None:
             self._queue.put(None)
+
+
+def _report(callback: Callable[..., object]) -> None:
+    # One bad message must not end the consumer, nor the connection it came on; gevent's hub prints the traceback, as
+    # for any greenlet.
+    gevent.get_hub().handle_error(callback, *sys.exc_info())

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pamqp import commands
 
 from amphora.amqp.confirms import WaitedPublication
-from amphora.amqp.consumers import Consumer
+from amphora.amqp.consumers import AnyConsumer, Consumer
 from amphora.amqp.message import Message
 
 if TYPE_CHECKING:
@@ -265,27 +265,35 @@ class BasicMethods(_Methods):
         :raises NotFound: the queue does not exist.
         :raises AccessRefused: another consumer has it exclusively.
         """
-        tag = consumer_tag or 'amphora.%d.%d' % (self._channel.id, next(self._tags))
-        raw = tag.encode()
-        # Registered before it is written: the first delivery may come with the answer.
-        registered = self._channel.consumers[raw] = Consumer(tag, consumer, on_cancel, direct)
-        try:
-            self._say(
-                nowait,
-                commands.Basic.Consume,
-                commands.Basic.ConsumeOk,
-                queue=queue,
-                consumer_tag=tag,
-                no_local=no_local,
-                no_ack=no_ack,
-                exclusive=exclusive,
-                arguments=arguments,
-            )
-        except BaseException:
-            self._channel.consumers.pop(raw, None)
-            registered.stop()
-            raise
+        tag = consumer_tag or self.new_tag()
+        self.start(
+            Consumer(tag, consumer, on_cancel, direct),
+            nowait,
+            queue=queue,
+            no_local=no_local,
+            no_ack=no_ack,
+            exclusive=exclusive,
+            arguments=arguments,
+        )
         return tag
+
+    def new_tag(self) -> str:
+        """A consumer tag that nobody else on this channel has."""
+        return 'amphora.%d.%d' % (self._channel.id, next(self._tags))
+
+    def start(self, consumer: AnyConsumer, nowait: bool, **fields: Any) -> None:
+        """Have deliveries handed to a consumer.
+
+        :param fields: of ``basic.consume``.
+        """
+        # Registered before it is written: the first delivery may come with the answer.
+        self._channel.consumers[consumer.raw_tag] = consumer
+        try:
+            self._say(nowait, commands.Basic.Consume, commands.Basic.ConsumeOk, consumer_tag=consumer.tag, **fields)
+        except BaseException:
+            self._channel.consumers.pop(consumer.raw_tag, None)
+            consumer.stop()
+            raise
 
     def cancel(self, consumer_tag: str, nowait: bool = False) -> None:
         """End a consumer. What was delivered before the broker's answer is still handed over."""

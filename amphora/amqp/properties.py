@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
+from math import floor
 from typing import Any
 
 from amphora.amqp.errors import FrameError
@@ -35,9 +36,17 @@ NAMES = (
     'cluster_id',
 )
 _FLAGS = {name: 0x8000 >> position for position, name in enumerate(NAMES)}
+_TIMESTAMP = _FLAGS['timestamp']
 _head = struct.Struct('>HHQH')
+# The same behind the head of its frame.
+_frame_and_head = struct.Struct('>BHIHHQH')
 _OCTETS = ('delivery_mode', 'priority')
 _LENGTHS = tuple(bytes((length,)) for length in range(256))
+# Octets of which text in ASCII can consist: as lengths, and as values.
+_ASCII_LENGTH = tuple(map(chr, range(128)))
+_ASCII_OCTET = dict(enumerate(_ASCII_LENGTH))
+# What a header raises that cannot be encoded as one text.
+_UNUSUAL = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
 
 _Encode = Callable[[str, Any], bytes]
 # The payload of the header, where the property begins in it -> its value and where it ends.
@@ -51,33 +60,63 @@ def encode_header(channel: int, body_size: int, properties: Mapping[str, Any]) -
         ``timestamp`` is in seconds since 1970 or a `datetime`; all others are `str`.
     :raises ValueError: when a property does not exist or its value cannot be encoded; the error names it.
     """
-    flags, encoders = _encoders(tuple(properties))
-    out = [b'']
-    for name, encode in encoders:
-        value = properties[name]
-        if value is None:
-            flags &= ~_FLAGS[name]
-        elif encode is _encode_text and value.__class__ is str and value.isascii() and len(value) < 256:
-            # What nearly all of them are, without the call.
-            out += (_LENGTHS[len(value)], value.encode())
+    usual, flags = _usual(tuple(properties))
+    if usual is not None:
+        out: list[str] = []
+        try:
+            for name, is_text in usual:
+                value = properties[name]
+                if is_text:
+                    out += (_ASCII_LENGTH[len(value)], value)
+                else:
+                    out.append(_ASCII_OCTET[value])
+            payload = ''.join(out).encode('ascii')
+            if flags & _TIMESTAMP:
+                payload += floor(properties['timestamp']).to_bytes(8, 'big')
+        except _UNUSUAL:
+            pass
         else:
+            head = _frame_and_head.pack(HEADER, channel, 14 + len(payload), 60, 0, body_size, flags)
+            return b''.join((head, payload, FRAME_END))
+    return _encode_any_header(channel, body_size, properties)
+
+
+# Both are remembered: a program's messages bear the same few sets of properties again and again.
+
+
+@lru_cache(maxsize=256)
+def _usual(names: tuple[str, ...]) -> tuple[list[tuple[str, bool]] | None, int]:
+    """What nearly all headers are: text in ASCII and octets, and at most a timestamp at their end.
+
+    They are encoded as one text, which takes half of the time. None for others, or where a property does not exist;
+    otherwise the properties but for the timestamp, with whether they are text, in the order of the wire, and the flags.
+    """
+    known = [name for name in NAMES if name in names]
+    bodies = known[:-1] if known[-1:] == ['timestamp'] else known
+    if len(known) < len(names) or 'headers' in bodies or 'timestamp' in bodies:
+        return None, 0
+    return [(name, name not in _OCTETS) for name in bodies], sum(_FLAGS[name] for name in known)
+
+
+@lru_cache(maxsize=256)
+def _encoders(names: tuple[str, ...]) -> list[tuple[str, _Encode]]:
+    """What encodes each of the properties of these names, in the order of the wire."""
+    unknown = sorted(set(names).difference(NAMES))
+    if unknown:
+        raise ValueError('no such property: %s; AMQP knows %s' % (', '.join(unknown), ', '.join(NAMES)))
+    return [(name, _ENCODE.get(name, _encode_text)) for name in NAMES if name in names]
+
+
+def _encode_any_header(channel: int, body_size: int, properties: Mapping[str, Any]) -> bytes:
+    flags, out = 0, [b'']
+    for name, encode in _encoders(tuple(properties)):
+        value = properties[name]
+        if value is not None:
+            flags |= _FLAGS[name]
             out.append(encode(name, value))
     out[0] = _head.pack(60, 0, body_size, flags)
     payload = b''.join(out)
     return pack_frame_header(HEADER, channel, len(payload)) + payload + FRAME_END
-
-
-@lru_cache(maxsize=256)
-def _encoders(names: tuple[str, ...]) -> tuple[int, list[tuple[str, _Encode]]]:
-    """Flags of the properties of these names, and what encodes each, in the order of the wire.
-
-    Remembered: a program's messages bear the same few sets of properties again and again.
-    """
-    unknown = sorted(set(names).difference(NAMES))
-    if unknown:
-        raise ValueError('no such property: %s; AMQP knows %s' % (', '.join(unknown), ', '.join(NAMES)))
-    present = [name for name in NAMES if name in names]
-    return sum(_FLAGS[name] for name in present), [(name, _ENCODE.get(name, _encode_text)) for name in present]
 
 
 def _encode_text(name: str, value: Any) -> bytes:
@@ -133,14 +172,15 @@ def decode_header(payload: bytes) -> tuple[int, dict[str, Any]]:
         raise FrameError('a content header with more than one word of flags; class basic has 14 properties')
     properties: dict[str, Any] = {}
     at = 14
+    # Where it is ASCII, as it nearly always is, text can be cut from this.
+    characters = payload.decode('latin-1')
     try:
         for name, decode in _decoders(flags):
             if decode is _decode_text:
-                # As these two do, without the call.
                 start = at + 1
                 at = start + payload[at]
-                text = payload[start:at]
-                properties[name] = text.decode() if text.isascii() else text.decode('utf-8', 'surrogateescape')
+                text = characters[start:at]
+                properties[name] = text if text.isascii() else payload[start:at].decode('utf-8', 'surrogateescape')
             elif decode is _decode_octet:
                 properties[name] = payload[at]
                 at += 1
