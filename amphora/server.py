@@ -1,17 +1,16 @@
-"""What a user starts and stops: functions, the queues that requests come from, and the server's life.
+"""What a user starts and stops: the queues that requests come from, and the server's life.
 
-What happens to a request is in `answering`.
+What can be called is in `offering`, what happens to a request in `answering`.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import gevent
@@ -24,21 +23,17 @@ from amphora.answering import ON_FAILURE, Answering
 from amphora.checks import check_integer, check_name, check_seconds
 from amphora.dialects.base import Dialect, Source
 from amphora.dialects.native import Native, request_queue
-from amphora.dispatch import FunctionTable
 from amphora.errors import AmqpError, NotSent, WrongThread
 from amphora.forking import abandoned_at_fork
-from amphora.functions import marked_functions, name_of, options_of
 from amphora.intake import Intake
 from amphora.introspection import SERVICE as INTROSPECTION_SERVICE
 from amphora.introspection import Introspection, ServerDescription, describe_server
-from amphora.objects import public_methods
+from amphora.offering import Offering
 from amphora.party import party_of
-from amphora.plugins import plugin_functions
 from amphora.publisher import Publisher
 from amphora.serializer import AbstractRpcSerializer, RpcJsonSerializer
 from amphora.session import Session
 from amphora.settings import make_settings
-from amphora.time_limit import limited
 from amphora.timing import Deadline
 from amphora.topology import Topology, declare_all
 from amphora.watchdog import watchdog
@@ -47,11 +42,7 @@ from amphora.workers import Workers
 if TYPE_CHECKING:
     from typing_extensions import Self  # of typing itself from 3.11 on
 
-    from amphora.coroutines import Coroutines
-
 logger = logging.getLogger('amphora.server')
-
-F = TypeVar('F', bound=Callable[..., Any])
 
 #: the longest timeout of `receive_from_queue`, in seconds: a year
 MAX_TIMEOUT = 31_536_000
@@ -67,7 +58,7 @@ _POLL = 0.01
 _servers: weakref.WeakSet[AmqpRpcServer] = abandoned_at_fork(lambda server: server._abandon())
 
 
-class AmqpRpcServer:
+class AmqpRpcServer(Offering):
     """Runs functions for the clients of a service.
 
     :param service_name: namespace of the service. Whoever may publish to its exchange can call its functions.
@@ -99,6 +90,7 @@ class AmqpRpcServer:
         on_failure: str = 'reject',
         **options: Any,
     ) -> None:
+        super().__init__()
         if introspection and service_name == INTROSPECTION_SERVICE:
             raise ValueError("the service %r is introspection's own: take another name" % service_name)
         self.service_name = check_name(service_name, 'service_name')
@@ -111,9 +103,6 @@ class AmqpRpcServer:
         if on_failure not in ON_FAILURE:
             raise ValueError('on_failure must be one of %s, not %r' % (', '.join(ON_FAILURE), on_failure))
         self._on_failure = on_failure
-        self._functions = FunctionTable(limited, self._awaited)
-        # What runs the async functions; None: there are none.
-        self._coroutines: Coroutines | None = None
         self._hub = gevent.get_hub()
         self._fresh_greenlets = fresh_greenlets
         self._is_introspected = introspection
@@ -170,116 +159,10 @@ class AmqpRpcServer:
     def _describe(self) -> ServerDescription:
         return describe_server(self.service_name, self.uuid, self._fanout, self._functions)
 
-    # -- functions -----------------------------------------------------------------------------------------------------
-
-    @overload
-    def add_function(self, func: F, name: str | None = None, **options: Any) -> F: ...
-
-    @overload
-    def add_function(self, func: str, **options: Any) -> Callable[[F], F]: ...
-
-    @overload
-    def add_function(self, func: None = None, name: str | None = None, **options: Any) -> Callable[[F], F]: ...
-
-    def add_function(self, func: Any = None, name: str | None = None, **options: Any) -> Any:
-        """Let clients call a function; in any of these forms::
-
-            server.add_function(add)
-            server.add_function(substract, name='sub')
-
-            @server.add_function
-            def multiply(x, y): ...
-
-            @server.add_function('div', timeout=5, validate=True)
-            def divide(x: int, y: int) -> float: ...
-
-        It may raise `IgnoreRequest` to leave the request to another server. An ``async def`` function runs in an
-        asyncio event loop in a thread of its own, which the servers of the process share.
-
-        :param func: the function; or, as a decorator, its name.
-        :param name: what clients call it; None: what `amphora.function` says, or else the function's own name.
-        :param options: those of `amphora.function`, in the place of what that says.
-        :returns: the function itself, or a decorator.
-        :raises TypeError: it cannot be called, or has no name of its own and is given none; its annotations cannot be
-            validated; an option does not exist or is of the wrong type.
-        :raises ValueError: an option makes no sense.
-        """
-        if isinstance(func, str):
-            if name is not None:
-                raise TypeError('the name was given twice: %r and %r' % (func, name))
-            func, name = None, func
-        if func is None:
-            return lambda decorated: self.add_function(decorated, name, **options)
-        self._functions.add(func, name_of(func) if name is None else name, options_of(func).but(options))
-        self._look_for_sources()
-        return func
-
-    def add_object(self, obj: object, name: str | None = None) -> list[str]:
-        """Let clients call the public methods of an object, as ``Class.method``::
-
-            server.add_object(Stock())  # client.call.Stock.take('bolt', 3)
-
-        Public are the methods that its class defines or inherits, static and class methods too, whose names do not
-        begin with an underscore. What `amphora.function` says of a method counts.
-
-        :param name: in the place of the class's name.
-        :returns: the names that clients call.
-        :raises TypeError: it is a class or a module; or a method cannot be added, as in `add_function`.
-        :raises ValueError: it has no public method; or two are named the same.
-        """
-        return self._add_functions(public_methods(obj, name))
-
-    def load_functions(self, namespace: Mapping[str, object]) -> list[str]:
-        """Let clients call the functions that are marked with `amphora.function`, and no others::
-
-            server.load_functions(globals())
-
-        :param namespace: where they are. Those that were imported there count as well.
-        :returns: the names that clients call.
-        :raises TypeError: it is no mapping; or a function cannot be added, as in `add_function`.
-        :raises ValueError: there is no marked function; or two are named the same.
-        """
-        functions = marked_functions(namespace)
-        if not functions:
-            raise ValueError('no function there is marked with @amphora.function')
-        return self._add_functions(functions)
-
-    def load_plugins(self, directory: str | os.PathLike[str]) -> list[str]:
-        """Let clients call the functions that are marked with `amphora.function` in the files ``plugin*.py`` of a
-        directory.
-
-        The files are imported in the order of their names, each once in a process. When one of them is wrong nothing is
-        added.
-
-        :returns: the names that clients call.
-        :raises FileNotFoundError: there is no such directory, or no such file in it.
-        :raises NotADirectoryError: it is a file.
-        :raises ImportError: a file cannot be imported; the error names it.
-        :raises ValueError: a file has no marked function; or two functions are named the same.
-        :raises TypeError: a function cannot be added, as in `add_function`.
-        """
-        return self._add_functions(plugin_functions(directory))
-
-    def _add_functions(self, functions: Mapping[str, Callable[..., Any]]) -> list[str]:
-        try:
-            for name, function in functions.items():
-                self._functions.add(function, name, options_of(function))
-        finally:
-            self._look_for_sources()
-        return list(functions)
-
-    def _look_for_sources(self) -> None:
-        """Take requests for what was added, if the server serves."""
+    def _offered(self) -> None:
+        # Functions that were added since `serve` may have queues of their own.
         if self._own_intakes and self._missing_sources():
             gevent.spawn(self._open_more)
-
-    def _awaited(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        if self._coroutines is None:
-            # Here and not above: it takes asyncio, which is slow to import, and most servers do without.
-            from amphora.coroutines import Coroutines
-
-            self._coroutines = Coroutines()
-        return self._coroutines.awaited(function)
 
     # -- queues --------------------------------------------------------------------------------------------------------
 
@@ -489,8 +372,7 @@ class AmqpRpcServer:
             self.stop_consumer()
             self.stop_publisher()
             self._workers.dismiss()
-            if self._coroutines is not None:
-                self._coroutines.close()
+            self._end_coroutines()
             if self._watched:
                 self._watched = False
                 watchdog.unwatch()
