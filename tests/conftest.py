@@ -18,6 +18,7 @@ from tests.amqp.certificates import Authority
 from tests.parties import Client, Gate, Server, Stopwatch
 from tests.rabbitmq import HOST, RabbitNode, free_ports
 from tests.rows import Rows
+from tests.vhosts import VirtualHosts
 
 DEFAULT_LIMIT = 60
 
@@ -139,20 +140,16 @@ def service(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope='session')
-def leaving(rabbit: RabbitNode) -> Iterator[list[gevent.Greenlet]]:
-    """What the run's node is told and nobody waits for before the end."""
-    greenlets: list[gevent.Greenlet] = []
-    yield greenlets
-    gevent.joinall(greenlets)
+def vhosts(rabbit: RabbitNode) -> Iterator[VirtualHosts]:
+    made = VirtualHosts(rabbit)
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def vhost(rabbit: RabbitNode, leaving: list[gevent.Greenlet]) -> Iterator[str]:
+def vhost(vhosts: VirtualHosts) -> str:
     """A virtual host of the test's own, for tests that look at everything in it; its URL is `rabbit.url_of(vhost)`."""
-    name = f'test-{secrets.token_hex(6)}'
-    rabbit.add_vhost(name)
-    yield name
-    leaving.append(gevent.spawn(rabbit.delete_vhost, name))
+    return vhosts.take()
 
 
 @pytest.fixture

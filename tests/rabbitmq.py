@@ -14,7 +14,6 @@ import signal
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
@@ -216,22 +215,24 @@ class RabbitNode:
             raise RabbitError(f'rabbitmqctl {" ".join(args)} ended with {done.returncode}: {said}')
         return done.stdout.decode()
 
-    def add_vhost(self, name: str) -> None:
-        """Make a virtual host where guest may do everything."""
+    def add_vhosts(self, names: Sequence[str]) -> None:
+        """Make virtual hosts where guest may do everything."""
         definitions = {
-            'vhosts': [{'name': name}],
-            'permissions': [{'user': 'guest', 'vhost': name, 'configure': '.*', 'write': '.*', 'read': '.*'}],
+            'vhosts': [{'name': name} for name in names],
+            'permissions': [
+                {'user': 'guest', 'vhost': name, 'configure': '.*', 'write': '.*', 'read': '.*'} for name in names
+            ],
         }
-        # One command instead of two, each of which takes a third of a second.
-        file = self.directory / f'{name}.json'
+        file = self.directory / f'{names[0]}.json'
         file.write_text(json.dumps(definitions))
         file.chmod(0o644)
         self.ctl('import_definitions', str(file))
 
-    def delete_vhost(self, name: str) -> None:
-        """Delete a virtual host, unless the node is not there just now: it dies with the node anyway."""
-        with suppress(RabbitError):
-            self.ctl('delete_vhost', name)
+    def delete_vhosts(self, names: Sequence[str]) -> None:
+        """Delete virtual hosts, with one command and not with one for each."""
+        if names:
+            listed = ', '.join(f'<<"{name}">>' for name in names)
+            self.ctl('eval', f'[rabbit_vhost:delete(Name, <<"tests">>) || Name <- [{listed}]].')
 
     def list_queues(self, vhost: str = '/') -> dict[str, tuple[int, int]]:
         """Each queue's name, with its messages (ready and unacknowledged) and its consumers."""

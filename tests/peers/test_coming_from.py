@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import rabibridge
 
+from amphora.amqp import Connection
 from tests.pages import DOCS, ROOT, blocks_of, stated_prints
 from tests.peers.amqprpc import GO_JSON, PYTHON_JSON, GoClient, GoServer, PythonClient, PythonServer
 from tests.programs import Program
@@ -46,8 +47,9 @@ def default_virtual_host(rabbit: RabbitNode) -> Iterator[str]:
     """The only one that RabiBridge knows; afterwards what was declared in it is gone."""
     before = rabbit.list_queues()
     yield rabbit.url
-    for queue in set(rabbit.list_queues()) - set(before):
-        rabbit.ctl('delete_queue', queue)
+    with Connection.from_url(rabbit.url) as connection, connection.channel() as channel:
+        for queue in set(rabbit.list_queues()) - set(before):
+            channel.queue.delete(queue)
 
 
 @pytest.fixture
