@@ -58,7 +58,8 @@ def reply_text(error: Closed) -> str:
     """What a close says of an error, in at most 255 bytes: the name of its code, and why."""
     name = _NAMES.get(error.code, 'INTERNAL_ERROR')
     text = '%s - %s' % (name, error.text) if error.text else name
-    return text.encode()[:255].decode(errors='ignore')
+    # What a client has sent, and is told of, need not be UTF-8.
+    return text.encode(errors='backslashreplace')[:255].decode(errors='ignore')
 
 
 @lru_cache(maxsize=4096)

@@ -402,6 +402,16 @@ def test_a_made_up_death_that_cannot_be_written_again_does_not_make_a_letter_go_
         assert peer.expect(commands.Queue.DeclareOk).message_count == 0
 
 
+def test_what_is_no_text_is_refused_in_words_that_are(broker: Broker, neighbour: Connection) -> None:
+    with Connection.from_url(broker.url) as connection, connection.channel() as channel:
+        channel.basic.publish(Message(b'x', expiration='1\udc80'), routing_key='anywhere')
+
+        with pytest.raises(PreconditionFailed, match=r"invalid expiration '1\\udc80'"):
+            channel.queue.declare()
+
+        assert not connection.closed
+
+
 def test_a_dead_letters_routing_key_that_is_too_long_is_refused_where_it_is_declared(neighbour: Connection) -> None:
     with pytest.raises(PreconditionFailed, match=r"'x-dead-letter-routing-key' .* longer than 255 bytes"):
         neighbour.channel().queue.declare(

@@ -8,6 +8,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -52,6 +53,14 @@ class Recorder:
             await asyncio.sleep(seconds)
         self.ended.append('tidy')
         return 'tidy'
+
+
+@pytest.fixture
+def coroutines() -> Iterator[Coroutines]:
+    """Without a server; it leaves the event loop with the test, as servers do that are stopped."""
+    made = Coroutines()
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -199,11 +208,11 @@ def test_an_async_generator_cannot_be_added(server: Server) -> None:
         server(serve=False).add_function(generate)
 
 
-def test_a_keyboard_interrupt_is_the_programs() -> None:
+def test_a_keyboard_interrupt_is_the_programs(coroutines: Coroutines) -> None:
     async def interrupt() -> None:
         raise KeyboardInterrupt
 
-    table = FunctionTable(limited, Coroutines().awaited)
+    table = FunctionTable(limited, coroutines.awaited)
     table.add(interrupt, 'interrupt')
 
     with pytest.raises(KeyboardInterrupt):
@@ -230,13 +239,13 @@ def test_context_variables_are_each_calls_own(server: Server, client: Client) ->
     assert variable.get() == 'unset'
 
 
-def test_a_coroutine_sees_the_context_of_its_greenlet() -> None:
+def test_a_coroutine_sees_the_context_of_its_greenlet(coroutines: Coroutines) -> None:
     variable = contextvars.ContextVar('variable', default='unset')
 
     async def look() -> str:
         return variable.get()
 
-    call = Coroutines().awaited(look)
+    call = coroutines.awaited(look)
     variable.set('set')
 
     assert call() == 'set'
@@ -257,8 +266,8 @@ def test_a_coroutine_is_cancelled_when_its_time_is_over(server: Server, client: 
     assert calling.call.wait(0, 'still here') == 'still here'
 
 
-def test_a_coroutine_is_cancelled_when_nobody_waits_for_it_any_more(recorder: Recorder) -> None:
-    table = FunctionTable(limited, Coroutines().awaited)
+def test_a_coroutine_is_cancelled_when_nobody_waits_for_it_any_more(recorder: Recorder, coroutines: Coroutines) -> None:
+    table = FunctionTable(limited, coroutines.awaited)
     table.add(recorder.wait, 'wait')
     table.add(lambda: gevent.sleep(0.1), 'plain')
 
@@ -275,8 +284,8 @@ def test_a_coroutine_is_cancelled_when_nobody_waits_for_it_any_more(recorder: Re
     assert table.async_names == {'wait'}
 
 
-def test_a_coroutine_is_cancelled_when_its_greenlet_is_killed(recorder: Recorder) -> None:
-    greenlet = gevent.spawn(Coroutines().awaited(recorder.wait), 30)
+def test_a_coroutine_is_cancelled_when_its_greenlet_is_killed(recorder: Recorder, coroutines: Coroutines) -> None:
+    greenlet = gevent.spawn(coroutines.awaited(recorder.wait), 30)
     eventually(lambda: recorder.begun)
 
     greenlet.kill(timeout=5)
@@ -285,8 +294,8 @@ def test_a_coroutine_is_cancelled_when_its_greenlet_is_killed(recorder: Recorder
     assert isinstance(greenlet.value, gevent.GreenletExit)
 
 
-def test_a_coroutine_that_is_killed_before_it_has_begun_ends_too(recorder: Recorder) -> None:
-    call = Coroutines().awaited(recorder.wait)
+def test_a_coroutine_that_is_killed_before_it_has_begun_ends_too(recorder: Recorder, coroutines: Coroutines) -> None:
+    call = coroutines.awaited(recorder.wait)
 
     # At once: the timeout comes before the loop's first turn, or while it is in it.
     for _ in range(50):
@@ -297,15 +306,15 @@ def test_a_coroutine_that_is_killed_before_it_has_begun_ends_too(recorder: Recor
     assert call(0, 'value') == 'value'
 
 
-def test_what_a_cancelled_coroutine_returns_after_all_is_the_result(recorder: Recorder) -> None:
+def test_what_a_cancelled_coroutine_returns_after_all_is_the_result(recorder: Recorder, coroutines: Coroutines) -> None:
     with gevent.Timeout(0.1):
-        assert Coroutines().awaited(recorder.stubborn)(0.2) == 'tidy'
+        assert coroutines.awaited(recorder.stubborn)(0.2) == 'tidy'
 
 
 def test_a_coroutine_that_does_not_end_is_left_when_its_greenlet_is_killed_again(
-    recorder: Recorder, caplog: pytest.LogCaptureFixture
+    recorder: Recorder, caplog: pytest.LogCaptureFixture, coroutines: Coroutines
 ) -> None:
-    greenlet = gevent.spawn(Coroutines().awaited(recorder.stubborn), 0.5)
+    greenlet = gevent.spawn(coroutines.awaited(recorder.stubborn), 0.5)
     eventually(lambda: recorder.begun)
 
     greenlet.kill(block=False)
