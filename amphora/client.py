@@ -256,7 +256,7 @@ class AmqpRpcClient:
         return self._cast
 
     def _do_call(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]) -> Any:
-        return self._side.decode_reply(*self._wait_for_outcome(function, args, kwargs, options, True))
+        return self._decode(self._wait_for_outcome(function, args, kwargs, options, True))
 
     def _do_try_call(self, *call: Any) -> Outcome:
         try:

@@ -11,7 +11,6 @@ import struct
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
-from math import floor
 from typing import Any
 
 from amphora.amqp.errors import FrameError
@@ -42,11 +41,10 @@ _head = struct.Struct('>HHQH')
 _frame_and_head = struct.Struct('>BHIHHQH')
 _OCTETS = ('delivery_mode', 'priority')
 _LENGTHS = tuple(bytes((length,)) for length in range(256))
-# Octets of which text in ASCII can consist: as lengths, and as values.
-_ASCII_LENGTH = tuple(map(chr, range(128)))
-_ASCII_OCTET = dict(enumerate(_ASCII_LENGTH))
+# Lengths as octets of text in ASCII.
+_ASCII_LENGTHS = tuple(map(chr, range(128)))
 # What a header raises that cannot be encoded as one text.
-_UNUSUAL = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
+_UNUSUAL = (IndexError, OverflowError, TypeError, ValueError)
 
 _Encode = Callable[[str, Any], bytes]
 # The payload of the header, where the property begins in it -> its value and where it ends.
@@ -67,12 +65,12 @@ def encode_header(channel: int, body_size: int, properties: Mapping[str, Any]) -
             for name, is_text in usual:
                 value = properties[name]
                 if is_text:
-                    out += (_ASCII_LENGTH[len(value)], value)
+                    out += (_ASCII_LENGTHS[len(value)], value)
                 else:
-                    out.append(_ASCII_OCTET[value])
+                    out.append(chr(value))
             payload = ''.join(out).encode('ascii')
             if flags & _TIMESTAMP:
-                payload += floor(properties['timestamp']).to_bytes(8, 'big')
+                payload += _encode_timestamp('timestamp', properties['timestamp'])
         except _UNUSUAL:
             pass
         else:

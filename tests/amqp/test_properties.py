@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from datetime import datetime, timezone
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -87,12 +88,14 @@ def test_a_time_may_be_given_as_a_datetime() -> None:
         ({'delivery_mode': 256}, 'property delivery_mode must be an integer from 0 to 255, not 256'),
         ({'priority': -1}, 'property priority'),
         ({'priority': '1'}, 'property priority'),
+        ({'delivery_mode': 2.0}, 'property delivery_mode must be an integer from 0 to 255, not 2.0'),
         ({'expiration': 1000}, 'property expiration must be a str, not 1000'),
         ({'timestamp': -1}, 'property timestamp'),
         ({'timestamp': 2**64}, 'property timestamp'),
         ({'timestamp': float('nan')}, 'property timestamp'),
         ({'timestamp': float('inf')}, 'property timestamp'),
         ({'timestamp': 'now'}, 'property timestamp'),
+        ({'timestamp': Decimal(5)}, 'property timestamp must be seconds since 1970'),
         ({'timestamp': object()}, 'property timestamp'),
         ({'headers': {'a': object()}}, 'headers'),
         ({'headers': {1: 'a'}}, 'headers'),
