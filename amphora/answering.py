@@ -235,18 +235,24 @@ class Answering:
             for job in self._in_hand.pop(key):
                 job.drop()
 
-        self._publish(answer.address, answer.properties, answer.body, on_settled, on_refused)
+        self._publish(answer, on_settled, on_refused)
 
     def _publish(
         self,
-        address: Address,
-        properties: dict[str, Any],
-        body: bytes,
+        message: Encoded,
         on_settled: Callable[[Publication, bool], None] | None = None,
         on_refused: Callable[[Publication, Exception], None] | None = None,
     ) -> None:
+        address = message.address
         publication = Publication(
-            address.exchange, address.routing_key, properties, body, None, on_settled, on_refused, waits=True
+            address.exchange,
+            address.routing_key,
+            message.properties,
+            message.body,
+            None,
+            on_settled,
+            on_refused,
+            waits=True,
         )
         try:
             self._publisher.publish(publication)
@@ -362,7 +368,7 @@ class Answering:
             return
         answer = self._encode_error(job, error)
         if answer is not _DONE:
-            self._publish(*answer)
+            self._publish(answer)
 
     def _encode_error(self, job: Job, error: Exception) -> Encoded:
         """The reply that tells of an error; none when even that cannot be said, in a format of the user's own."""
@@ -418,7 +424,7 @@ class Answering:
                 else:
                     job.give_back()
 
-        self._publish(Address('', queue), properties, jobs[0].body, on_settled, on_refused)
+        self._publish(Encoded(Address('', queue), properties, jobs[0].body), on_settled, on_refused)
 
     # -- replies that nobody takes -------------------------------------------------------------------------------------
 

@@ -330,15 +330,22 @@ class AmqpRpcClient:
             routing_key = self._tune(function, args, kwargs)
         if answered:
             request = Request(entry.id, function, args, kwargs, self.uuid)
-            address, properties, body = self._side.encode_request(request, routing_key)
+            encoded = self._side.encode_request(request, routing_key)
             deadline, on_settled = entry.deadline, self._on_settled
         else:
             request = Request(entry.id, function, args, kwargs)
-            address, properties, body = self._side.encode_task(request, routing_key)
+            encoded = self._side.encode_task(request, routing_key)
             # The entry's deadline is that of the wait for the broker: the request itself does not expire.
             deadline, on_settled = None, self._on_task_settled
+        address = encoded.address
         entry.publication = Publication(
-            address.exchange, address.routing_key, properties, body, deadline, on_settled, self._on_refused
+            address.exchange,
+            address.routing_key,
+            encoded.properties,
+            encoded.body,
+            deadline,
+            on_settled,
+            self._on_refused,
         )
         # Waiting before it is written: the reply may be that quick.
         self._pending.open(entry)

@@ -194,9 +194,11 @@ class Introspection:
             return
         try:
             request = self._dialect.decode_request(properties, body)
-            address, properties, body = self._dialect.encode_reply(self._functions.invoke(request), properties)
-            deadline = monotonic() + ANSWER_TIMEOUT
-            self._publisher.publish(Publication(address.exchange, address.routing_key, properties, body, deadline))
+            answer = self._dialect.encode_reply(self._functions.invoke(request), properties)
+            address, deadline = answer.address, monotonic() + ANSWER_TIMEOUT
+            self._publisher.publish(
+                Publication(address.exchange, address.routing_key, answer.properties, answer.body, deadline)
+            )
         except (WrongRequest, TypeError, ValueError) as error:
             # No request; or a name or docstring that is not text for the wire, such as half a surrogate pair.
             logger.debug('%r: cannot answer: %s', self, error)

@@ -14,6 +14,11 @@ from amphora.amqp.errors import FrameError, UnexpectedFrame
 from amphora.amqp.frames import encode_body, encode_publish, keep
 from amphora.amqp.properties import decode_header, encode_header
 
+try:
+    from amphora.amqp import speedups
+except ImportError:  # nothing could be compiled where this was installed
+    speedups = None  # type: ignore[assignment]  # a module otherwise
+
 #: RabbitMQ's own proposal, and ours: the largest frame, in bytes
 FRAME_MAX = 131072
 #: RabbitMQ 3.10's default limit for a message body, in bytes
@@ -54,6 +59,12 @@ def encode_message(
     max_message_size: int = MAX_MESSAGE_SIZE,
 ) -> bytes:
     """All frames of a publish; raises as `encode_publish_head`."""
+    if speedups is not None:
+        usual = speedups.encode_message(
+            channel, exchange, routing_key, mandatory, properties, body, frame_max, max_message_size
+        )
+        if usual is not None:
+            return usual
     head = encode_publish_head(
         channel, exchange, routing_key, mandatory, properties, len(body), frame_max, max_message_size
     )

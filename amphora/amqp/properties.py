@@ -17,6 +17,11 @@ from amphora.amqp.errors import FrameError
 from amphora.amqp.fields import field_table, read_field_table
 from amphora.amqp.frames import FRAME_END, HEADER, pack_frame_header
 
+try:
+    from amphora.amqp import speedups
+except ImportError:  # nothing could be compiled where this was installed
+    speedups = None  # type: ignore[assignment]  # a module otherwise
+
 #: property names in the order of their flags, highest flag first
 NAMES = (
     'content_type',
@@ -35,16 +40,9 @@ NAMES = (
     'cluster_id',
 )
 _FLAGS = {name: 0x8000 >> position for position, name in enumerate(NAMES)}
-_TIMESTAMP = _FLAGS['timestamp']
 _head = struct.Struct('>HHQH')
-# The same behind the head of its frame.
-_frame_and_head = struct.Struct('>BHIHHQH')
 _OCTETS = ('delivery_mode', 'priority')
 _LENGTHS = tuple(bytes((length,)) for length in range(256))
-# Lengths as octets of text in ASCII.
-_ASCII_LENGTHS = tuple(map(chr, range(128)))
-# What a header raises that cannot be encoded as one text.
-_UNUSUAL = (IndexError, OverflowError, TypeError, ValueError)
 
 _Encode = Callable[[str, Any], bytes]
 # The payload of the header, where the property begins in it -> its value and where it ends.
@@ -58,54 +56,6 @@ def encode_header(channel: int, body_size: int, properties: Mapping[str, Any]) -
         ``timestamp`` is in seconds since 1970 or a `datetime`; all others are `str`.
     :raises ValueError: when a property does not exist or its value cannot be encoded; the error names it.
     """
-    usual, flags = _usual(tuple(properties))
-    if usual is not None:
-        out: list[str] = []
-        try:
-            for name, is_text in usual:
-                value = properties[name]
-                if is_text:
-                    out += (_ASCII_LENGTHS[len(value)], value)
-                else:
-                    out.append(chr(value))
-            payload = ''.join(out).encode('ascii')
-            if flags & _TIMESTAMP:
-                payload += _encode_timestamp('timestamp', properties['timestamp'])
-        except _UNUSUAL:
-            pass
-        else:
-            head = _frame_and_head.pack(HEADER, channel, 14 + len(payload), 60, 0, body_size, flags)
-            return b''.join((head, payload, FRAME_END))
-    return _encode_any_header(channel, body_size, properties)
-
-
-# Both are remembered: a program's messages bear the same few sets of properties again and again.
-
-
-@lru_cache(maxsize=256)
-def _usual(names: tuple[str, ...]) -> tuple[list[tuple[str, bool]] | None, int]:
-    """What nearly all headers are: text in ASCII and octets, and at most a timestamp at their end.
-
-    They are encoded as one text, which takes half of the time. None for others, or where a property does not exist;
-    otherwise the properties but for the timestamp, with whether they are text, in the order of the wire, and the flags.
-    """
-    known = [name for name in NAMES if name in names]
-    bodies = known[:-1] if known[-1:] == ['timestamp'] else known
-    if len(known) < len(names) or 'headers' in bodies or 'timestamp' in bodies:
-        return None, 0
-    return [(name, name not in _OCTETS) for name in bodies], sum(_FLAGS[name] for name in known)
-
-
-@lru_cache(maxsize=256)
-def _encoders(names: tuple[str, ...]) -> list[tuple[str, _Encode]]:
-    """What encodes each of the properties of these names, in the order of the wire."""
-    unknown = sorted(set(names).difference(NAMES))
-    if unknown:
-        raise ValueError('no such property: %s; AMQP knows %s' % (', '.join(unknown), ', '.join(NAMES)))
-    return [(name, _ENCODE.get(name, _encode_text)) for name in NAMES if name in names]
-
-
-def _encode_any_header(channel: int, body_size: int, properties: Mapping[str, Any]) -> bytes:
     flags, out = 0, [b'']
     for name, encode in _encoders(tuple(properties)):
         value = properties[name]
@@ -115,6 +65,16 @@ def _encode_any_header(channel: int, body_size: int, properties: Mapping[str, An
     out[0] = _head.pack(60, 0, body_size, flags)
     payload = b''.join(out)
     return pack_frame_header(HEADER, channel, len(payload)) + payload + FRAME_END
+
+
+# Remembered: a program's messages bear the same few sets of properties again and again.
+@lru_cache(maxsize=256)
+def _encoders(names: tuple[str, ...]) -> list[tuple[str, _Encode]]:
+    """What encodes each of the properties of these names, in the order of the wire."""
+    unknown = sorted(set(names).difference(NAMES))
+    if unknown:
+        raise ValueError('no such property: %s; AMQP knows %s' % (', '.join(unknown), ', '.join(NAMES)))
+    return [(name, _ENCODE.get(name, _encode_text)) for name in NAMES if name in names]
 
 
 def _encode_text(name: str, value: Any) -> bytes:
@@ -161,6 +121,10 @@ def decode_header(payload: bytes) -> tuple[int, dict[str, Any]]:
 
     :raises FrameError: when the payload is cut short, is of another class, or a value in it does not fit.
     """
+    if speedups is not None:
+        usual = speedups.decode_header(payload)
+        if usual is not None:
+            return usual
     if len(payload) < 14:
         raise FrameError('a content header of %d bytes' % len(payload))
     class_id, _, body_size, flags = _head.unpack_from(payload)
@@ -170,20 +134,9 @@ def decode_header(payload: bytes) -> tuple[int, dict[str, Any]]:
         raise FrameError('a content header with more than one word of flags; class basic has 14 properties')
     properties: dict[str, Any] = {}
     at = 14
-    # Where it is ASCII, as it nearly always is, text can be cut from this.
-    characters = payload.decode('latin-1')
     try:
         for name, decode in _decoders(flags):
-            if decode is _decode_text:
-                start = at + 1
-                at = start + payload[at]
-                text = characters[start:at]
-                properties[name] = text if text.isascii() else payload[start:at].decode('utf-8', 'surrogateescape')
-            elif decode is _decode_octet:
-                properties[name] = payload[at]
-                at += 1
-            else:
-                properties[name], at = decode(payload, at)
+            properties[name], at = decode(payload, at)
     except IndexError:
         at = len(payload) + 1
     # Slices end where the payload does, so one look at the end tells whether everything was there.

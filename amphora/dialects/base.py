@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from itertools import count
 from random import getrandbits
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 
 from msgspec import Struct
@@ -28,7 +28,7 @@ REPLY_QUEUE_EXPIRES = 600_000
 Properties = Mapping[str, Any]
 
 
-class Encoded(NamedTuple):
+class Encoded(Struct, frozen=True):
     """A message that is ready to be published: where to, its AMQP properties and its body."""
 
     address: Address

@@ -1,0 +1,14 @@
+from collections.abc import Mapping
+from typing import Any
+
+def encode_message(
+    channel: int,
+    exchange: str,
+    routing_key: str,
+    mandatory: bool,
+    properties: Mapping[str, Any],
+    body: bytes,
+    frame_max: int,
+    max_message_size: int,
+) -> bytes | None: ...
+def decode_header(payload: bytes) -> tuple[int, dict[str, Any]] | None: ...
