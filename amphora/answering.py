@@ -87,7 +87,7 @@ class Answering:
         self._sending = 0
         # Whether the broker lets this server publish to its queues by their names.
         self._may_send_again = True
-        self._recent: Recent[Encoded] = Recent()
+        self._recent = Recent()
         # Clients that a reply did not reach.
         self._gone: set[str] = set()
         # Makes the keys of requests different where their ids may not be.
@@ -117,7 +117,7 @@ class Answering:
             return
         # Begin nothing while too many replies wait for the broker: those that came before are not acked either, so it
         # sends no more than the prefetch.
-        if self._publisher.full and not _wait(job, lambda: not self._publisher.full):
+        if self._publisher.full and not _wait(job, self._has_room):
             job.give_back()
             return
         key = (reply_to or '', id)
@@ -127,7 +127,7 @@ class Answering:
             self._join(key, job)
             return
         try:
-            answer = self._recent.get(key)
+            answer: Encoded | None = self._recent.get(key)
             if answer is not None:
                 logger.debug('request %.100r came again: answered from memory', id)
             elif self._side.shared:
@@ -158,6 +158,12 @@ class Answering:
                 if not each.ended:
                     each.give_back()
             raise
+
+    def _has_room(self) -> bool:
+        return not self._publisher.full
+
+    def _sends_nothing(self) -> bool:
+        return not self._sending
 
     def _join(self, key: Key, job: Job) -> None:
         """The request is in hand already: this delivery of it ends as that one does."""
@@ -294,7 +300,7 @@ class Answering:
         elif deliveries:
             # If this is the end of the server, the broker shall have the acks of what was sent again: or it would have
             # two of each. The acks wait for the loop.
-            if _wait(job, lambda: not self._sending):
+            if _wait(job, self._sends_nothing):
                 gevent.sleep(0)
                 return False
             job.give_back()

@@ -1,7 +1,6 @@
-"""From a call to its result.
+"""What calls functions of a service: verbs, queues of one's own, connecting and stopping.
 
-Collects nothing and decodes nothing itself: `caller` makes the call readable, a dialect knows the bytes, `publisher`
-and `consumer` keep them moving through faults, `pending` knows who waits.
+`caller` makes a call readable, and `calling` takes it from there to its result.
 """
 
 from __future__ import annotations
@@ -17,22 +16,20 @@ from uuid import uuid4
 
 import gevent
 from gevent.event import AsyncResult, Event
-from gevent.hub import Waiter
 from gevent.lock import RLock
 
-from amphora.amqp import Channel, Message
+from amphora.amqp import Channel
 from amphora.caller import PrettyCaller
+from amphora.calling import MAX_PENDING, Calling, Tuning
 from amphora.checks import check_integer, check_name, check_seconds
 from amphora.consumer import Consumer
 from amphora.dialects.base import Dialect
 from amphora.dialects.native import Native, request_queue
-from amphora.envelope import Request
-from amphora.errors import AmqpError, BufferFull, NoResult, NotSent, QueueFull, Unroutable, WrongThread
+from amphora.errors import AmqpError, NotSent, WrongThread
 from amphora.forking import abandoned_at_fork
 from amphora.outcome import Outcome
 from amphora.party import party_of
-from amphora.pending import Deferred, DeferredEntry, Entry, Pending
-from amphora.publisher import BUFFER_BYTES, BUFFER_COUNT, Publication, Publisher
+from amphora.publisher import BUFFER_BYTES, BUFFER_COUNT
 from amphora.serializer import AbstractRpcSerializer, RpcJsonSerializer
 from amphora.session import Session
 from amphora.settings import make_settings
@@ -45,10 +42,6 @@ logger = logging.getLogger('amphora.client')
 
 #: the longest timeout, in seconds: RabbitMQ counts a message's expiration in 32 bits of milliseconds
 MAX_TIMEOUT = 4_294_967
-#: seconds between two looks, after calls without a result, whether what replies come by is still there
-CHECK_INTERVAL = 5.0
-#: how many calls may wait for their results
-MAX_PENDING = 1_000_000
 #: the most that `buffer_bytes` may be
 MAX_BUFFER_BYTES = 1 << 40
 #: what `defer` may do when the buffer is full
@@ -57,9 +50,6 @@ BUFFER_FULL = ('raise', 'wait')
 STOP_TIMEOUT = 5.0
 #: seconds that `stop` waits for the broker to delete the reply queue
 DELETE_TIMEOUT = 1.0
-
-# How often a full buffer is looked at, in seconds.
-_POLL = 0.01
 
 _OPTIONS = frozenset(('function_name', 'routing_key', 'timeout', 'wait_publish'))
 
@@ -73,10 +63,6 @@ _working: weakref.WeakSet[AmqpRpcClient] = weakref.WeakSet()
 def _stop_all() -> None:
     for client in list(_working):
         client._stop_at_exit()
-
-
-#: gets the positional and the keyword arguments of a call; gives a dict with ``routing_key``
-Tuning = Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Any]]
 
 
 class AmqpRpcClient:
@@ -126,8 +112,6 @@ class AmqpRpcClient:
         if buffer_full not in BUFFER_FULL:
             raise ValueError('buffer_full must be one of %s, not %r' % (', '.join(BUFFER_FULL), buffer_full))
         self._buffer_waits = buffer_full == 'wait'
-        #: replies that nobody waited for: late ones, second ones, strangers'
-        self.ignored_replies = 0
         self._settings = make_settings(service=service_name, **options)
         if dialect is None:
             dialect = Native()
@@ -153,8 +137,6 @@ class AmqpRpcClient:
         )
         self._reply_queue = self._side.reply_queue
         self._topology = Topology(self._side.records())
-        self._pending = Pending(self._on_expired)
-        self._next_id = self._side.new_ids()
         # Set when the work on queues that was asked for last has ended.
         self._queue_work = Event()
         self._queue_work.set()
@@ -167,18 +149,26 @@ class AmqpRpcClient:
         self._publishing = Session(self._settings, self._topology, name + ' (publishes)')
         # Queues of one's own are the publishing session's alone: what it has removed the other must not declare again.
         self._consuming = Session(self._settings, Topology(self._side.records()), name + ' (consumes)')
-        self._publisher = Publisher(
+        self._calling = Calling(
+            repr(self),
+            uuid,
+            self._side,
+            self._tunings,
+            self._topology,
             self._publishing,
+            self._consuming,
             self._settings.confirm,
-            self._on_returned,
             *self._buffer,
             patience=self._settings.patience,
         )
+        self._publisher, self._pending = self._calling.publisher, self._calling.pending
         self._consumer = Consumer(
-            self._consuming, self._reply_queue.name, self._on_delivery, no_ack=not self._settings.confirm, sole=True
+            self._consuming,
+            self._reply_queue.name,
+            self._calling.on_delivery,
+            no_ack=not self._settings.confirm,
+            sole=True,
         )
-        # When it was last made sure that replies can come.
-        self._checked = 0.0
 
     def _abandon(self) -> None:
         """In a forked child: what was made is the parent's."""
@@ -198,6 +188,11 @@ class AmqpRpcClient:
         return '<%s %s %s>' % (type(self).__name__, self.service_name, self.uuid)
 
     # -- calling -------------------------------------------------------------------------------------------------------
+
+    @property
+    def ignored_replies(self) -> int:
+        """Replies that nobody waited for: late ones, second ones, strangers'."""
+        return self._calling.ignored_replies
 
     @property
     def call(self) -> PrettyCaller:
@@ -256,7 +251,8 @@ class AmqpRpcClient:
         return self._cast
 
     def _do_call(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]) -> Any:
-        return self._decode(self._wait_for_outcome(function, args, kwargs, options, True))
+        self._check_thread()
+        return self._calling.call(function, args, kwargs, options, monotonic() + self._timeout(options))
 
     def _do_try_call(self, *call: Any) -> Outcome:
         try:
@@ -267,178 +263,20 @@ class AmqpRpcClient:
     def _do_cast(
         self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
     ) -> None:
-        self._wait_for_outcome(function, args, kwargs, options, False)
-
-    def _wait_for_outcome(
-        self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any], answered: bool
-    ) -> Any:
-        """Send a request; what became of it: properties and body of its reply, or None of one that wants none and is
-        confirmed."""
         self._check_thread()
-        deadline = monotonic() + self._timeout(options)
-        if self._is_full() and not self._wait_for_room(deadline):
-            raise NotSent('too many requests waited for the broker, until the timeout')
-        entry = Entry(self._next_id(), deadline, Waiter(self._hub))
-        self._send(entry, function, args, kwargs, options, answered)
-        try:
-            return entry.wait()
-        except BaseException:
-            # Killed, timed out from outside, or failed: nobody waits any more.
-            self._forget(entry.id)
-            raise
+        self._calling.cast(function, args, kwargs, options, monotonic() + self._timeout(options))
 
     def _do_defer(
         self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
     ) -> AsyncResult[Any]:
         self._check_thread()
-        deadline = monotonic() + self._timeout(options)
-        if self._is_full() and not self._wait_for_room(deadline if self._buffer_waits else 0):
-            raise BufferFull(
-                '%d requests wait for the broker, and %d for their results; at most %d requests of %d bytes may wait'
-                % (self._publisher.held, len(self._pending), *self._buffer)
-            )
-        result = Deferred()
-        entry = DeferredEntry(self._next_id(), deadline, result, self._decode, self._pending.drop)
-        self._send(entry, function, args, kwargs, options, True)
-        if options.get('wait_publish'):
-            entry.publication.wait()
-        return result
-
-    def _is_full(self) -> bool:
-        return self._publisher.full or len(self._pending) >= MAX_PENDING
-
-    def _wait_for_room(self, deadline: float) -> bool:
-        """Block until one more request can be accepted; False when none can until the deadline."""
-        self._publisher.withdraw_expired()
-        while self._is_full():
-            if monotonic() >= deadline:
-                return False
-            gevent.sleep(_POLL)
-        return True
-
-    def _send(
-        self,
-        entry: Entry,
-        function: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: Mapping[str, Any],
-        answered: bool,
-    ) -> None:
-        routing_key = options.get('routing_key')
-        if routing_key is None and function in self._tunings:
-            routing_key = self._tune(function, args, kwargs)
-        if answered:
-            request = Request(entry.id, function, args, kwargs, self.uuid)
-            encoded = self._side.encode_request(request, routing_key)
-            deadline, on_settled = entry.deadline, self._on_settled
-        else:
-            request = Request(entry.id, function, args, kwargs)
-            encoded = self._side.encode_task(request, routing_key)
-            # The entry's deadline is that of the wait for the broker: the request itself does not expire.
-            deadline, on_settled = None, self._on_task_settled
-        address = encoded.address
-        entry.publication = Publication(
-            address.exchange,
-            address.routing_key,
-            encoded.properties,
-            encoded.body,
-            deadline,
-            on_settled,
-            self._on_refused,
+        return self._calling.defer(
+            function, args, kwargs, options, monotonic() + self._timeout(options), self._buffer_waits
         )
-        # Waiting before it is written: the reply may be that quick.
-        self._pending.open(entry)
-        try:
-            self._publisher.publish(entry.publication)
-        except BaseException:
-            self._pending.take(entry.id)
-            raise
-
-    def _tune(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        tuned = self._tunings[function](args, kwargs)
-        try:
-            routing_key: str = tuned['routing_key']
-        except (TypeError, KeyError):
-            raise TypeError(
-                "the tuning of %r must give a dict with the key 'routing_key', not %r" % (function, tuned)
-            ) from None
-        return routing_key
 
     def _timeout(self, options: Mapping[str, Any]) -> float:
         timeout = options.get('timeout')
         return self.timeout if timeout is None else check_seconds(timeout, 'timeout', MAX_TIMEOUT)
-
-    def _decode(self, reply: tuple[dict[str, Any], bytes]) -> Any:
-        return self._side.decode_reply(*reply)
-
-    def _forget(self, id: str) -> None:
-        entry = self._pending.take(id)
-        if entry is not None:
-            self._publisher.withdraw(entry.publication)
-
-    # -- what becomes of a request: in the hub, nothing below may block ------------------------------------------------
-
-    def _on_delivery(
-        self, channel: Channel, tag: int, redelivered: bool, properties: dict[str, Any], body: bytes
-    ) -> None:
-        if self._settings.confirm:
-            # A reply that comes again is ignored.
-            channel.acks.add_late(tag)
-        id = self._side.reply_id(properties)
-        if not self._pending.resolve(id, (properties, body)):
-            self.ignored_replies += 1
-            logger.debug('%r: nobody waits for the reply %.100r', self, id)
-
-    def _on_settled(self, publication: Publication, acked: bool) -> None:
-        # A returned request has failed already: its return came first.
-        if not acked and publication.returned is None:
-            self._pending.fail(self._side.request_id(publication.properties), _queue_full(publication))
-
-    def _on_task_settled(self, publication: Publication, acked: bool) -> None:
-        if not acked:
-            self._on_settled(publication, acked)
-        elif publication.returned is None:
-            # From the loop: without confirms this may be another greenlet, and only the hub may switch to a waiter.
-            self._hub.loop.run_callback(self._pending.resolve, self._side.request_id(publication.properties), None)
-
-    def _on_returned(self, message: Message) -> None:
-        info = message.return_info
-        assert info is not None
-        text = 'no queue takes the request: exchange %r, routing key %r (%d %s)'
-        text %= (info.exchange, info.routing_key, info.code, info.text)
-        entry = self._pending.get(self._side.request_id(message.properties))
-        if entry is not None:
-            self._pending.fail(entry.id, Unroutable(text, _executed(entry.publication)))
-            self._publisher.withdraw(entry.publication)
-        if self._topology.binds(info.exchange, info.routing_key):
-            # Somebody has deleted the queue or its binding.
-            self._publishing.wake()
-
-    def _on_refused(self, publication: Publication, error: Exception) -> None:
-        self._pending.fail(self._side.request_id(publication.properties), error)
-
-    def _on_expired(self, entry: Entry) -> None:
-        publication: Publication = entry.publication
-        self._publisher.withdraw(publication)
-        error: NoResult
-        if publication.turned_away:
-            error = _queue_full(publication)
-        elif publication.written:
-            error = NoResult(
-                'no result in time; the call may have run, or may be running'
-                if publication.deadline is not None
-                else 'the broker did not confirm the request in time; it may run'
-            )
-            # Somebody may have deleted what its reply comes by, the exchange or the binding: that nobody tells. But
-            # most often the reason is another, and a broker in trouble shall not be asked all the time.
-            now = monotonic()
-            if now - self._checked > CHECK_INTERVAL:
-                self._checked = now
-                self._consuming.wake()
-        else:
-            error = NotSent('the broker was away, or took no messages, until the timeout')
-        entry.throw(error)
 
     # -- queues of one's own -------------------------------------------------------------------------------------------
 
@@ -634,16 +472,6 @@ class AmqpRpcClient:
             if self._publisher.held:
                 logger.warning('%r: the program ends with %d requests not sent', self, self._publisher.held)
         self.stop()
-
-
-def _executed(publication: Publication) -> bool | None:
-    """What is known of a request that the broker did not take: when it was sent before, that one may have run."""
-    return None if publication.repeated else False
-
-
-def _queue_full(publication: Publication) -> QueueFull:
-    text = 'the broker refused the request: the queue is full, or too many of its nodes are down'
-    return QueueFull(text, _executed(publication))
 
 
 class AmqpRpcFanoutClient(AmqpRpcClient):

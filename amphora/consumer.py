@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from time import time
 from typing import Any
 
 import gevent
 from gevent.lock import RLock
-from msgspec import Struct
 
 from amphora.amqp import Channel, Closed, Connection
 from amphora.errors import AmqpError
@@ -28,51 +26,6 @@ CANCEL_TIMEOUT = 5.0
 
 #: gets the channel and the delivery tag of a message, whether it may have been delivered before, its properties, body
 DeliveryListener = Callable[[Channel, int, bool, dict[str, Any], bytes], object]
-
-
-class Delivery(Struct, eq=False):
-    """A message that was delivered, and the channel that its ack belongs to.
-
-    Once that channel has ended, the broker has given the message back to the queue and it comes again: acking or
-    requeueing it does nothing then.
-
-    :ivar tag: the delivery tag.
-    :ivar redelivered: whether it may have been delivered before.
-    """
-
-    channel: Channel
-    tag: int
-    redelivered: bool
-    properties: dict[str, Any]
-    body: bytes
-
-    @property
-    def stale(self) -> bool:
-        """Whether the channel has ended."""
-        return self.channel.closed
-
-    def ack(self) -> None:
-        """It is done with."""
-        self.channel.acks.settled(self.tag)
-        with suppress(Closed):
-            self.channel.ack(self.tag)
-
-    def ack_soon(self) -> None:
-        """It is done with: ack it at the end of this turn of the loop, together with others."""
-        self.channel.acks.add(self.tag)
-
-    def requeue(self) -> None:
-        """Give it back to the queue."""
-        self._refuse(requeue=True)
-
-    def reject(self) -> None:
-        """Drop it, or dead-letter it where its queue says so."""
-        self._refuse(requeue=False)
-
-    def _refuse(self, requeue: bool) -> None:
-        self.channel.acks.settled(self.tag)
-        with suppress(Closed):
-            self.channel.basic.reject(self.tag, requeue=requeue)
 
 
 class Consumer:

@@ -6,14 +6,15 @@ Knows deliveries and how many of them are in hand; not what is in them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
 import gevent
 from gevent.event import Event
 
-from amphora.amqp import Channel, Message
-from amphora.consumer import Consumer, Delivery
+from amphora.amqp import Channel, Closed, Message
+from amphora.consumer import Consumer
 from amphora.session import Session
 from amphora.timing import Deadline
 
@@ -21,18 +22,43 @@ from amphora.timing import Deadline
 REQUEUE_DELAY = 1.0
 
 
-class Job(Delivery, eq=False):
-    """A request in hand. It ends with one of `done`, `moved`, `drop` and `give_back`.
+class Job:
+    """A request in hand, and the channel that its ack belongs to. It ends with one of `done`, `moved`, `drop` and
+    `give_back`.
 
-    :ivar ended: whether it has.
+    Once that channel has ended, the broker has given the request back to the queue and it comes again: acking or
+    requeueing it does nothing then.
+
+    :ivar tag: the delivery tag.
+    :ivar redelivered: whether it may have been delivered before.
+    :ivar ended: whether it has ended.
     :ivar alone: whether it was moved to where it is run alone.
     :ivar stays: whether its queue takes no copy of it.
     """
 
-    _intake: Intake
-    ended: bool = False
-    alone: bool = False
-    stays: bool = False
+    __slots__ = ('_intake', 'alone', 'body', 'channel', 'ended', 'properties', 'redelivered', 'stays', 'tag')
+
+    def __init__(
+        self,
+        channel: Channel,
+        tag: int,
+        redelivered: bool,
+        properties: dict[str, Any],
+        body: bytes,
+        intake: Intake,
+    ) -> None:
+        self.channel = channel
+        self.tag = tag
+        self.redelivered = redelivered
+        self.properties = properties
+        self.body = body
+        self.ended = self.alone = self.stays = False
+        self._intake = intake
+
+    @property
+    def stale(self) -> bool:
+        """Whether the channel has ended."""
+        return self.channel.closed
 
     @property
     def queue(self) -> str:
@@ -55,7 +81,7 @@ class Job(Delivery, eq=False):
 
     def continue_as(self, message: Message, channel: Channel) -> None:
         """It goes on as another message, which was got on a channel; the one that it came by is acked."""
-        self.ack()
+        self._ack()
         assert message.delivery_info is not None
         self.channel, self.tag, self.redelivered = channel, message.delivery_info.delivery_tag, False
         self.properties, self.body = message.properties, message.body
@@ -67,18 +93,18 @@ class Job(Delivery, eq=False):
         self._intake.look_again(self)
 
     def done(self) -> None:
-        """It is answered: ack, together with others."""
-        self.ack_soon()
+        """It is answered: ack at the end of this turn of the loop, together with others."""
+        self.channel.acks.add(self.tag)
         self._end()
 
     def moved(self) -> None:
         """It is somewhere else: ack at once."""
-        self.ack()
+        self._ack()
         self._end()
 
     def drop(self) -> None:
-        """It cannot be answered: reject, for good."""
-        self.reject()
+        """It cannot be answered: drop it, or dead-letter it where its queue says so."""
+        self._refuse(requeue=False)
         self._end()
 
     def give_back(self) -> None:
@@ -90,8 +116,18 @@ class Job(Delivery, eq=False):
             self._requeue()
 
     def _requeue(self) -> None:
-        self.requeue()
+        self._refuse(requeue=True)
         self._end()
+
+    def _ack(self) -> None:
+        self.channel.acks.settled(self.tag)
+        with suppress(Closed):
+            self.channel.ack(self.tag)
+
+    def _refuse(self, requeue: bool) -> None:
+        self.channel.acks.settled(self.tag)
+        with suppress(Closed):
+            self.channel.basic.reject(self.tag, requeue=requeue)
 
     def _end(self) -> None:
         self.ended = True

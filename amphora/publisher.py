@@ -13,7 +13,6 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
-from msgspec import Struct, field
 
 from amphora.amqp import Channel, ChannelClosed, Closed, Connection, Message, ReturnInfo
 from amphora.amqp.content import encode_publish_head
@@ -34,7 +33,7 @@ _RETRY_DELAY = 0.2
 _LINGER = 30.0
 
 
-class Publication(Struct, eq=False):
+class Publication:
     """A message to be published, and what has become of it so far.
 
     :ivar deadline: monotonic time after which publishing it is of no use; None: never. What is left of it travels
@@ -55,25 +54,54 @@ class Publication(Struct, eq=False):
     :ivar suspect: whether the broker ended the channel when this was among the unconfirmed: next time it goes alone.
     """
 
-    exchange: str
-    routing_key: str
-    properties: dict[str, Any]
-    body: bytes
-    deadline: float | None = None
-    on_settled: Callable[[Publication, bool], None] | None = None
-    on_refused: Callable[[Publication, Exception], None] | None = None
-    waits: bool = False
-    number: int = field(default_factory=_numbers.__next__)
-    publisher: Publisher | None = None
-    returned: ReturnInfo | None = None
-    written: bool = False
-    withdrawn: bool = False
-    repeated: bool = False
-    refused_at: float | None = None
-    turned_away: bool = False
-    suspect: bool = False
-    _ended: bool = False
-    _waited: Event | None = None
+    __slots__ = (
+        '_ended',
+        '_waited',
+        'body',
+        'deadline',
+        'exchange',
+        'number',
+        'on_refused',
+        'on_settled',
+        'properties',
+        'publisher',
+        'refused_at',
+        'repeated',
+        'returned',
+        'routing_key',
+        'suspect',
+        'turned_away',
+        'waits',
+        'withdrawn',
+        'written',
+    )
+
+    def __init__(
+        self,
+        exchange: str,
+        routing_key: str,
+        properties: dict[str, Any],
+        body: bytes,
+        deadline: float | None = None,
+        on_settled: Callable[[Publication, bool], None] | None = None,
+        on_refused: Callable[[Publication, Exception], None] | None = None,
+        waits: bool = False,
+    ) -> None:
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.properties = properties
+        self.body = body
+        self.deadline = deadline
+        self.on_settled = on_settled
+        self.on_refused = on_refused
+        self.waits = waits
+        self.number = next(_numbers)
+        self.publisher: Publisher | None = None
+        self.returned: ReturnInfo | None = None
+        self.written = self.withdrawn = self.repeated = self.turned_away = self.suspect = False
+        self.refused_at: float | None = None
+        self._ended = False
+        self._waited: Event | None = None
 
     @property
     def message_id(self) -> str | None:

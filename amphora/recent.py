@@ -7,9 +7,8 @@ again. Knows keys and answers; not what they look like.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Generic, TypeVar
+from typing import Any
 
-Answer = TypeVar('Answer')
 Key = tuple[str, str]
 
 #: how many requests are remembered
@@ -18,7 +17,7 @@ COUNT = 10_000
 BYTES = 67_108_864
 
 
-class Recent(Generic[Answer]):
+class Recent:
     """The newest answers by request, within two limits.
 
     :param count: at most so many answers.
@@ -29,12 +28,12 @@ class Recent(Generic[Answer]):
     def __init__(self, count: int = COUNT, size: int = BYTES) -> None:
         self._count = count
         self._room = size
-        self._answers: OrderedDict[Key, tuple[Answer, int]] = OrderedDict()
+        self._answers: OrderedDict[Key, tuple[Any, int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._answers)
 
-    def remember(self, key: Key, answer: Answer, size: int) -> None:
+    def remember(self, key: Key, answer: Any, size: int) -> None:
         """Keep an answer; the oldest go when there are too many."""
         _, replaced = self._answers.pop(key, (None, 0))
         self._answers[key] = (answer, size)
@@ -43,7 +42,7 @@ class Recent(Generic[Answer]):
             _, (_, gone) = self._answers.popitem(last=False)
             self._room += gone
 
-    def get(self, key: Key) -> Answer | None:
+    def get(self, key: Key) -> Any:
         """The answer to a request; None when it is not remembered."""
         kept = self._answers.get(key)
         return None if kept is None else kept[0]

@@ -107,23 +107,32 @@ class Ledger:
 
     def observe(self, client: AmqpRpcClient) -> None:
         """Keep the logs of this client's calls as well."""
-        # What the broker has confirmed is the client's own affair, and no part of its interface.
-        settle, send = client._on_settled, client._send
+        # What is sent, and what the broker has confirmed, is the client's own affair, and no part of its interface.
+        encode, loop = client._side.encode_request, gevent.get_hub().loop
 
-        def on_settled(publication: Any, acked: bool) -> None:
-            number = self._numbers.get(publication.message_id)
-            if acked and publication.returned is None and number is not None:
-                self._confirmed.add(number)
-            settle(publication, acked)
+        def on_encode(request: Any, routing_key: str | None) -> Any:
+            if request.function == 'double':
+                number = request.args[0]
+                self._numbers[request.id] = number
+                self._sent.add(number)
+                # The request is on its way then, and no answer of the broker has been read.
+                loop.run_callback(watch, request.id)
+            return encode(request, routing_key)
 
-        def on_send(entry: Any, function: str, args: tuple[Any, ...], *rest: Any) -> None:
-            if function == 'double':
-                self._numbers[entry.id] = args[0]
-                self._sent.add(args[0])
-            send(entry, function, args, *rest)
+        def watch(id: str) -> None:
+            entry = client._pending.get(id)
+            if entry is None:
+                return
+            settle = entry.publication.on_settled
 
-        client._on_settled = on_settled  # type: ignore[method-assign]
-        client._send = on_send  # type: ignore[method-assign]
+            def on_settled(publication: Any, acked: bool) -> None:
+                if acked and publication.returned is None:
+                    self._confirmed.add(self._numbers[id])
+                settle(publication, acked)
+
+            entry.publication.on_settled = on_settled
+
+        client._side.encode_request = on_encode  # type: ignore[method-assign]
 
     def expect(self, number: int) -> None:
         """This number is asked for by other means than a call."""

@@ -170,9 +170,8 @@ class Connection:
         # How far the frame has come that is not complete, and since when no further.
         self._progress = (0, 0)
         self._progressed = 0.0
+        self._has_transport = False
         self._transport: Transport
-        #: sends whole frames; never blocks
-        self.write: Callable[[bytes], None]
         _connections.add(self)
         self._open(password, ssl or None, high_water, server_hostname or host)
 
@@ -211,13 +210,13 @@ class Connection:
         try:
             with gevent.Timeout(self._connect_timeout, too_long):
                 self._transport = self._connect(context, high_water, server_hostname)
-                self.write = self._transport.write
+                self._has_transport = True
                 self._transport.start()
                 self._transport.write(frames.PROTOCOL_HEADER)
                 self._handshake(password)
         except BaseException as error:
             # Also when killed, or timed out from outside: nobody else knows of this socket.
-            if hasattr(self, '_transport'):
+            if self._has_transport:
                 self._end(error if isinstance(error, Exception) else ConnectionFailed('given up while connecting'))
             if isinstance(error, (OSError, UnicodeError)):  # IDNA says UnicodeError of a host name
                 raise ConnectionFailed('cannot connect to %s:%d: %s' % (self.host, self.port, error)) from error
@@ -351,6 +350,10 @@ class Connection:
     def unsent(self) -> int:
         """Bytes that were written and that the socket has not taken yet."""
         return self._transport.unsent
+
+    def write(self, data: bytes) -> None:
+        """Send whole frames; never blocks."""
+        self._transport.write(data)
 
     def wait_writable(self, channel: Channel) -> None:
         """Block while publishing has to wait: too much is unsent, or the broker has said stop.
@@ -538,7 +541,7 @@ class Connection:
             if self._watch is not None:
                 self._watch.stop()
                 self._watch.close()
-            if hasattr(self, '_transport'):
+            if self._has_transport:
                 self._transport.abandon()
 
     def _end(self, error: Exception) -> None:

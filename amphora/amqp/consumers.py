@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,7 @@ from amphora.amqp.message import DeliveryInfo, Message
 DeliveryListener = Callable[[int, bool, dict[str, Any], bytes], object]
 
 
-class AnyConsumer(ABC):
+class AnyConsumer:
     """Who is handed the deliveries of a consumer tag, in their order.
 
     :param tag: the consumer tag.
@@ -33,7 +32,6 @@ class AnyConsumer(ABC):
         self.raw_tag = tag.encode()
         self._on_cancel = on_cancel
 
-    @abstractmethod
     def deliver(
         self, method: bytes, delivery_tag: int, redelivered: bool, at: int, properties: dict[str, Any], body: bytes
     ) -> None:
@@ -42,6 +40,7 @@ class AnyConsumer(ABC):
         :param method: payload of the method that it came with.
         :param at: where the name of the exchange begins in it.
         """
+        raise NotImplementedError
 
     def cancelled_by_broker(self) -> None:
         """The broker has ended the consumer; no more deliveries come."""
@@ -49,9 +48,9 @@ class AnyConsumer(ABC):
         if self._on_cancel is not None:
             tell([self._on_cancel], self.tag)
 
-    @abstractmethod
     def stop(self) -> None:
         """No more deliveries come."""
+        raise NotImplementedError
 
 
 class DirectConsumer(AnyConsumer):

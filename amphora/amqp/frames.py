@@ -13,12 +13,17 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pamqp import base, commands
 
 from amphora.amqp.errors import FrameError, SyntaxError_
 from amphora.amqp.fields import field_table, read_field_table, read_short_string, short_string
+
+try:
+    from amphora.amqp import speedups
+except ImportError:  # nothing could be compiled where this was installed
+    speedups = None  # type: ignore[assignment]  # a module otherwise
 
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 
@@ -40,6 +45,7 @@ BASIC_ACK = b'\x00\x3c\x00\x50'
 BASIC_NACK = b'\x00\x3c\x00\x78'
 
 _frame_header = struct.Struct('>BHI')
+_unpack_frame_header = _frame_header.unpack_from
 # The head of a content header's frame, and of its payload the size of the body.
 _unpack_content_head = struct.Struct('>BHI4xQ').unpack_from
 _CONTENT_HEAD_SIZE = 19
@@ -113,9 +119,15 @@ class Splitter:
             data = b''.join(self._parts)
             self._parts.clear()
         at, end = 0, len(data)
-        unpack = _frame_header.unpack_from
+        unpack = _unpack_frame_header
         needed = 7
         while end - at >= 7:
+            if self._on_delivered is not None:
+                delivery = cut_delivery(data, at, self.frame_max)
+                if delivery is not None:
+                    at, channel, method, header, body = delivery
+                    self._on_delivered(channel, method, header, body)
+                    continue
             kind, channel, size = unpack(data, at)
             stop = at + 7 + size
             if size + FRAME_OVERHEAD > self.frame_max and (kind != HEADER or size + FRAME_OVERHEAD > self.header_max):
@@ -129,24 +141,6 @@ class Splitter:
                 raise FrameError('a frame ends with octet %#04x, not with 0xce' % data[stop])
             payload = data[at + 7 : stop]
             at = stop + 1
-            if kind == METHOD and payload[:4] == BASIC_DELIVER and self._on_delivered is not None:
-                # Anything unusual about the two frames that follow is left to those who look at each by itself.
-                if end - at > _CONTENT_HEAD_SIZE:
-                    kind, number, size, body_size = _unpack_content_head(data, at)
-                    body = at + size + FRAME_OVERHEAD
-                    stop = body + 7 + body_size
-                    if (
-                        kind == HEADER
-                        and number == channel
-                        and max(size, body_size) + FRAME_OVERHEAD <= self.frame_max
-                        and stop < end
-                        and unpack(data, body) == (BODY, channel, body_size)
-                        and data[body - 1] == data[stop] == 0xCE
-                    ):
-                        self._on_delivered(channel, payload, data[at + 7 : body - 1], data[body + 7 : stop])
-                        at = stop + 1
-                        continue
-                kind = METHOD
             yield kind, channel, payload
         if at < end:
             self._parts.append(data[at:] if at else data)
@@ -300,7 +294,7 @@ def encode_ack(channel: int, delivery_tag: int, multiple: bool = False) -> bytes
         raise ValueError('a delivery tag must be an integer from 0 to 2^64 - 1, not %r' % (delivery_tag,)) from error
 
 
-def decode_ack(payload: bytes) -> tuple[int, int]:
+def _decode_ack(payload: bytes) -> tuple[int, int]:
     """The delivery tag and the bits of a ``basic.ack`` (bit 0: multiple) or ``basic.nack`` (bit 1: requeue).
 
     :raises FrameError: when the payload is too short.
@@ -310,7 +304,36 @@ def decode_ack(payload: bytes) -> tuple[int, int]:
     return cast('tuple[int, int]', _unpack_tag_and_bits(payload, 4))
 
 
-def decode_deliver(payload: bytes) -> tuple[bytes, int, bool, int]:
+def _cut_delivery(data: bytes, at: int, frame_max: int) -> tuple[int, int, bytes, bytes, bytes] | None:
+    """Of a ``basic.deliver`` that begins at an offset, and whose message has one body frame: where it ends, the
+    channel, and the payloads of its three frames.
+
+    None when not all of it is there, and for anything unusual: that is left to those who look at each frame by itself.
+    """
+    if data[at + 7 : at + 11] != BASIC_DELIVER:
+        return None
+    end = len(data)
+    _, channel, size = _unpack_frame_header(data, at)
+    header = at + size + FRAME_OVERHEAD
+    if end - header <= _CONTENT_HEAD_SIZE:
+        return None
+    kind, number, header_size, body_size = _unpack_content_head(data, header)
+    body = header + header_size + FRAME_OVERHEAD
+    stop = body + 7 + body_size
+    if (
+        data[at] != METHOD
+        or kind != HEADER
+        or number != channel
+        or max(size, header_size, body_size) + FRAME_OVERHEAD > frame_max
+        or stop >= end
+        or _unpack_frame_header(data, body) != (BODY, channel, body_size)
+        or not data[header - 1] == data[body - 1] == data[stop] == 0xCE
+    ):
+        return None
+    return stop + 1, channel, data[at + 7 : header - 1], data[header + 7 : body - 1], data[body + 7 : stop]
+
+
+def _decode_deliver(payload: bytes) -> tuple[bytes, int, bool, int]:
     """Of a ``basic.deliver``: raw consumer tag, delivery tag, redelivered, and where its exchange name begins.
 
     :raises FrameError: when the payload is too short.
@@ -320,3 +343,9 @@ def decode_deliver(payload: bytes) -> tuple[bytes, int, bool, int]:
         raise FrameError('a basic.deliver of %d bytes' % len(payload))
     delivery_tag, redelivered = _unpack_tag_and_bits(payload, at)
     return payload[5:at], delivery_tag, redelivered == 1, at + 9
+
+
+if TYPE_CHECKING or speedups is None:
+    cut_delivery, decode_ack, decode_deliver = _cut_delivery, _decode_ack, _decode_deliver
+else:
+    cut_delivery, decode_ack, decode_deliver = speedups.cut_delivery, speedups.decode_ack, speedups.decode_deliver

@@ -1,13 +1,15 @@
-"""The usual message, encoded and decoded in C: what `amphora.amqp.content` and `amphora.amqp.properties` do otherwise.
+"""The hot frames in C, for `amphora.amqp.frames`, `properties` and `content`, which do the same where nothing is compiled.
 
-Each function here gives None for whatever is not usual, right or wrong: those modules know all of it, and say what is
-wrong. Where nothing could be compiled, they do the usual, too.
+What encodes or decodes a message gives None for whatever is not usual, right or wrong: those modules know all of it, and
+say what is wrong.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
+
+from amphora.amqp.errors import FrameError
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
@@ -20,6 +22,7 @@ cdef enum:
     FRAME_END = 0xCE
     BASIC = 60
     PUBLISH = 40
+    DELIVER = 60
     # What surrounds a frame's payload.
     OVERHEAD = 8
     # Of a publish's method, without its two names: class, method, the two reserved octets, the names' lengths, the bits.
@@ -212,3 +215,59 @@ def decode_header(payload):
             properties[NAMES[place]] = PyUnicode_DecodeUTF8(<const char *> data + at, length, 'surrogateescape')
             at += length
     return take(data + 4, 8), properties
+
+
+def cut_delivery(bytes data not None, Py_ssize_t at, Py_ssize_t frame_max):
+    """See `amphora.amqp.frames.cut_delivery`."""
+    cdef Py_ssize_t end = PyBytes_GET_SIZE(data), size, header, header_size, body, stop
+    cdef uint64_t body_size
+    cdef const unsigned char *octets = <const unsigned char *> PyBytes_AS_STRING(data)
+    if end - at < 11 or take(octets + at + 7, 4) != (BASIC << 16 | DELIVER) or octets[at] != METHOD:
+        return None
+    size = take(octets + at + 3, 4)
+    header = at + size + OVERHEAD
+    if end - header < 7 + HEADER_SIZE or octets[header] != HEADER:
+        return None
+    header_size = take(octets + header + 3, 4)
+    body_size = take(octets + header + 11, 8)
+    body = header + header_size + OVERHEAD
+    if max(size, header_size) + OVERHEAD > frame_max or body_size + OVERHEAD > <uint64_t> frame_max or end - body < 7:
+        return None
+    stop = body + 7 + <Py_ssize_t> body_size
+    if (
+        stop >= end
+        or octets[body] != BODY
+        or take(octets + body + 3, 4) != body_size
+        or take(octets + header + 1, 2) != take(octets + at + 1, 2)
+        or take(octets + body + 1, 2) != take(octets + at + 1, 2)
+        or octets[header - 1] != FRAME_END
+        or octets[body - 1] != FRAME_END
+        or octets[stop] != FRAME_END
+    ):
+        return None
+    return (
+        stop + 1,
+        take(octets + at + 1, 2),
+        data[at + 7 : header - 1],
+        data[header + 7 : body - 1],
+        data[body + 7 : stop],
+    )
+
+
+def decode_deliver(bytes payload not None):
+    """See `amphora.amqp.frames.decode_deliver`."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(payload), at = 5
+    cdef const unsigned char *octets = <const unsigned char *> PyBytes_AS_STRING(payload)
+    if size > 4:
+        at += octets[4]
+    if at + 9 > size:
+        raise FrameError('a basic.deliver of %d bytes' % size)
+    return payload[5:at], take(octets + at, 8), octets[at + 8] == 1, at + 9
+
+
+def decode_ack(bytes payload not None):
+    """See `amphora.amqp.frames.decode_ack`."""
+    cdef const unsigned char *octets = <const unsigned char *> PyBytes_AS_STRING(payload)
+    if PyBytes_GET_SIZE(payload) < 13:
+        raise FrameError('a basic.ack or basic.nack of %d bytes' % PyBytes_GET_SIZE(payload))
+    return take(octets + 4, 8), octets[12]
