@@ -121,11 +121,11 @@ def encode_message(
     for place in range(COUNT):
         there[place] = False
     for name, value in (<dict> properties).items():
-        if value is None:
-            continue
         found = PLACES.get(name)
         if found is None:
             return None
+        if value is None:
+            continue
         place = found
         if place == HEADERS:
             return None
