@@ -15,6 +15,7 @@ import pytest
 
 from amphora import AmqpRpcClient, AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer
 from tests.amqp.certificates import Authority
+from tests.compiled import is_compiled, refuse_other_code_than_the_sources
 from tests.parties import Client, Gate, Server, Stopwatch
 from tests.rabbitmq import HOST, RabbitNode, free_ports
 from tests.rows import Rows
@@ -49,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    refuse_other_code_than_the_sources()
     config.addinivalue_line(
         'markers',
         f'limit(seconds, full, fuzz): how long the test may run, {DEFAULT_LIMIT} s unless given, and with --full; with '
@@ -56,6 +58,10 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line('markers', 'row(*rows): which faults, of those in tests/rows.py, the test is about')
     config.pluginmanager.register(Rows(config.getoption('--rows')), 'rows')
+
+
+def pytest_report_header() -> str:
+    return 'amphora: %s' % ('compiled' if is_compiled() else 'as Python')
 
 
 def limit_of(item: pytest.Item) -> float:
