@@ -16,8 +16,32 @@ COMPILED = (
     # the wire
     'amphora/amqp/speedups.pyx',
     'amphora/amqp/frames.py',
-    # what a channel keeps
+    'amphora/amqp/content.py',
+    'amphora/amqp/transport.py',
+    # a channel, what it keeps, and its connection
+    'amphora/amqp/acks.py',
     'amphora/amqp/confirms.py',
+    'amphora/amqp/consumers.py',
+    'amphora/amqp/channel.py',
+    'amphora/amqp/connection.py',
+    # values to bytes and back
+    'amphora/serializer.py',
+    'amphora/dialects/native.py',
+    # messages
+    'amphora/publisher.py',
+    'amphora/consumer.py',
+    # calls
+    'amphora/caller.py',
+    'amphora/pending.py',
+    'amphora/calling.py',
+    'amphora/client.py',
+    # requests
+    'amphora/redelivery.py',
+    'amphora/recent.py',
+    'amphora/dispatch.py',
+    'amphora/workers.py',
+    'amphora/intake.py',
+    'amphora/answering.py',
 )
 
 NOT_COMPILED = """

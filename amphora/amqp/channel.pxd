@@ -1,0 +1,22 @@
+from amphora.amqp.acks cimport Acks
+from amphora.amqp.confirms cimport Confirms
+from amphora.amqp.content cimport ContentAssembler
+
+
+cdef class Channel:
+    cdef public object connection, id, error, exchange, queue, basic, confirm, tx, flowing
+    cdef public list close_listeners, return_listeners
+    cdef public Confirms confirms
+    cdef public Acks acks
+    cdef public dict consumers
+    cdef ContentAssembler _content
+    cdef object _turn, _outstanding, _telling
+    cdef bint _closing
+
+    cpdef publish(self, exchange, routing_key, dict properties, bytes body, mandatory=*, publication=*)
+    cpdef ack(self, delivery_tag, multiple=*)
+    cpdef _ack_gathered(self, delivery_tag, multiple)
+    cpdef handle(self, int kind, bytes payload)
+    cpdef handle_delivery(self, bytes method, bytes header, bytes body)
+    cpdef _settle(self, bytes payload, bint acked)
+    cpdef _on_delivery(self, bytes method, dict properties, bytes body)

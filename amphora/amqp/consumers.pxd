@@ -1,0 +1,15 @@
+cdef class AnyConsumer:
+    cdef public object tag, _on_cancel
+    cdef public bytes raw_tag
+
+    cpdef deliver(self, bytes method, delivery_tag, bint redelivered, Py_ssize_t at, dict properties, bytes body)
+    cpdef cancelled_by_broker(self)
+    cpdef stop(self)
+
+
+cdef class DirectConsumer(AnyConsumer):
+    cdef object _listener
+
+
+cdef class Consumer(AnyConsumer):
+    cdef object _callback, _greenlet, _queue, _take

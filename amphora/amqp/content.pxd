@@ -1,0 +1,16 @@
+cdef class ContentAssembler:
+    cdef public Py_ssize_t max_size
+    cdef public object method
+    cdef public dict properties
+    cdef public bytes content
+    cdef public list _parts
+    # The sender says how much: any 64 bits.
+    cdef object _missing
+
+    cpdef begin(self, bytes method)
+    cpdef dict whole(self, bytes header, bytes body)
+
+
+cpdef bytes encode_message(
+    channel, exchange, routing_key, mandatory, properties, body, frame_max=*, max_message_size=*
+)

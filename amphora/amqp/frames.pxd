@@ -1,0 +1,8 @@
+cimport cython
+
+
+cdef class Splitter:
+    cdef public Py_ssize_t begun, frame_max, header_max
+    cdef object _on_delivered
+    cdef list _parts
+    cdef Py_ssize_t _size, _needed

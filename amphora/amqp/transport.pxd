@@ -1,0 +1,17 @@
+cdef class Transport:
+    cdef public Py_ssize_t high_water
+    cdef public bint closed
+    cdef public double last_received, last_sent
+    cdef public object _on_data, _on_lost, _on_drain, _sock, _partial, _lock, _loop, _reader, _writer
+    cdef public Py_ssize_t _room, _queued
+    cdef public bint _was_congested, _armed, _busy
+    cdef public list _queue
+
+    cpdef write(self, bytes data)
+    cpdef flush(self)
+    cpdef _drain(self)
+    cpdef bint _push(self, bytes data=*) except -1
+    cpdef bint _transmit(self, bytes data) except -1
+    cpdef bytes _encode(self, bytes data)
+    cpdef bytes _take(self)
+    cpdef _lose(self, error)

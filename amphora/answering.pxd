@@ -1,0 +1,15 @@
+from amphora.intake cimport Job as _Job
+from amphora.publisher cimport Publisher as _Publisher
+
+
+cdef class Answering:
+    cdef object _side, _functions, _session, _dead_queue, _custody, _recent, _numbers
+    cdef _Publisher _publisher
+    cdef bint _requeues, _may_send_again
+    cdef dict _in_hand
+    cdef Py_ssize_t _sending
+    cdef set _gone
+
+    cpdef answer(self, _Job job)
+    cpdef _run(self, id, reply_to, _Job job)
+    cpdef bint _goes_back(self, _Job job, id) except -1

@@ -1,0 +1,19 @@
+from amphora.pending cimport Entry as _Entry, Pending as _Pending
+from amphora.publisher cimport Publication as _Publication, Publisher as _Publisher
+
+
+cdef class Calling:
+    cdef object _name, _uuid, _side, _tunings, _topology, _publishing, _consuming, _hub, _next_id
+    cdef bint _confirm
+    cdef tuple _buffer
+    cdef double _checked
+    cdef public Py_ssize_t ignored_replies
+    cdef public _Pending pending
+    cdef public _Publisher publisher
+
+    cpdef _wait_for_outcome(self, function, tuple args, dict kwargs, options, double deadline, bint answered)
+    cpdef bint _is_full(self) except -1
+    cpdef _send(self, _Entry entry, function, tuple args, dict kwargs, options, bint answered)
+    cpdef _decode(self, reply)
+    cpdef _forget(self, id)
+    cpdef on_delivery(self, channel, tag, redelivered, properties, body)

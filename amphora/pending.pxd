@@ -1,0 +1,35 @@
+cimport cython
+
+
+cdef class Entry:
+    cdef public object id, publication
+    cdef public double deadline
+    cdef dict _slot
+    cdef object _waiter
+
+    cpdef wait(self)
+    cpdef deliver(self, value)
+    cpdef throw(self, error)
+
+
+cdef class DeferredEntry(Entry):
+    cdef object _decode, _kept, _result
+
+    cpdef keep(self, result)
+    cpdef release(self)
+    cpdef _take_result(self)
+
+
+cdef class Pending:
+    cdef object _on_expired, _loop, _timer
+    cdef dict _entries, _slots
+    cdef long long _swept
+    cdef bint _ticking
+
+    @cython.locals(slot=cython.longlong, entries=dict)
+    cpdef open(self, Entry entry)
+    @cython.locals(entry=Entry)
+    cpdef Entry take(self, id)
+    cpdef Entry get(self, id)
+    @cython.locals(entry=Entry)
+    cpdef bint resolve(self, id, reply) except -1

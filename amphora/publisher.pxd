@@ -1,0 +1,30 @@
+from amphora.amqp.channel cimport Channel as _Channel
+
+
+cdef class Publication:
+    cdef public object exchange, routing_key, deadline, on_settled, on_refused, number, returned, refused_at
+    cdef public dict properties
+    cdef public bytes body
+    cdef public bint waits, written, withdrawn, repeated, turned_away, suspect
+    cdef public Publisher publisher
+    cdef bint _ended
+    cdef object _waited
+
+    cpdef end(self)
+    cpdef settled(self, bint acked)
+
+
+cdef class Publisher:
+    cdef public object _session, _on_returned, _connection, _unconfirmed
+    cdef public _Channel _channel
+    cdef public bint _confirm, _alone
+    cdef public Py_ssize_t _hold_count, _hold_bytes, _held_bytes
+    cdef public double _patience, _opened
+    cdef public dict _held
+
+    cpdef publish(self, Publication publication)
+    cpdef hold(self, Publication publication)
+    cpdef withdraw(self, Publication publication)
+    cpdef _write(self, _Channel channel, Publication publication)
+    cpdef flush(self)
+    cpdef go_on(self)
