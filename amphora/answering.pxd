@@ -6,7 +6,7 @@ cdef class Answering:
     cdef object _side, _functions, _session, _dead_queue, _custody, _recent, _numbers
     cdef _Publisher _publisher
     cdef bint _requeues, _may_send_again
-    cdef dict _in_hand
+    cdef public dict _in_hand
     cdef Py_ssize_t _sending
     cdef set _gone
 

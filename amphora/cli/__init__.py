@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import NoReturn
 
 import click
 
 from amphora.cli.common import Failure, say
+
+# Found without importing what it is in.
+_SPEEDUPS = PathFinder.find_spec('speedups', [str(Path(__file__).parents[1] / 'amqp')])
+_VERSION = 'amphora %%(version)s, %s' % ('as Python' if _SPEEDUPS is None else 'compiled')
 
 # In the order of the help. Each is the `command` of the module of its name.
 _COMMANDS = ('serve', 'call', 'list', 'dead', 'shell', 'doctor', 'config', 'broker', 'demo')
@@ -30,7 +36,7 @@ class Program(click.Group):
 
 
 @click.group(cls=Program, invoke_without_command=True, context_settings={'help_option_names': ['-h', '--help']})
-@click.version_option(package_name='amphora', message='amphora %(version)s')
+@click.version_option(package_name='amphora', message=_VERSION)
 @click.pass_context
 def program(context: click.Context) -> None:
     """Remote calls over AMQP: serve functions, call them, and see who serves what.

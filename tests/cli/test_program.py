@@ -9,6 +9,7 @@ import pytest
 
 from amphora.cli import program
 from tests.cli.conftest import Run
+from tests.compiled import is_compiled
 
 COMMANDS = program.list_commands(None)
 
@@ -36,8 +37,12 @@ def test_help_of_a_command_never_shows_the_address_it_would_use(run: Run):
     assert 'not-to-be-seen' not in run('call', '--help', AMPHORA_AMQP_URL='amqp://guest:not-to-be-seen@x/').stdout
 
 
-def test_the_version_is_that_of_the_package(run: Run):
-    assert run('--version') == (0, f'amphora {version("amphora")}\n', '')
+def version_line() -> str:
+    return f'amphora {version("amphora")}, {"compiled" if is_compiled() else "as Python"}\n'
+
+
+def test_the_version_is_that_of_the_package_and_says_whether_it_is_compiled(run: Run):
+    assert run('--version') == (0, version_line(), '')
 
 
 def test_a_command_that_does_not_exist_is_wrong_usage(run: Run):
@@ -49,7 +54,7 @@ def test_the_installed_command_is_the_same():
 
     shown = subprocess.run([installed, '--version'], stdout=subprocess.PIPE, check=True).stdout.decode()
 
-    assert shown == f'amphora {version("amphora")}\n'
+    assert shown == version_line()
 
 
 def test_importing_amphora_imports_nothing_of_the_command_line():
