@@ -38,7 +38,6 @@ COMPILED = (
     # requests
     'amphora/redelivery.py',
     'amphora/recent.py',
-    'amphora/dispatch.py',
     'amphora/workers.py',
     'amphora/intake.py',
     'amphora/answering.py',

@@ -150,7 +150,7 @@ class Answering:
                     self._reject(key, job, error)
                     return
             if self._side.unique_ids:
-                self._recent.remember(key, answer, len(answer.body))
+                self._recent.remember(key, answer)
             self._reply(key, answer)
         except BaseException:
             # Ctrl-C, or a mistake of ours: another server may do better.

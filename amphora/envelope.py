@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 
-class Request(Struct, frozen=True):
+class Request(Struct, frozen=True, gc=False):
     """A function to call, and where the answer goes.
 
     :ivar id: names this request; a repeat of it bears the same. None: the peer gave none, so it cannot be answered.
@@ -38,7 +38,7 @@ class Reply(Struct, frozen=True):
     error: Exception | None = None
 
 
-class Address(Struct, frozen=True):
+class Address(Struct, frozen=True, gc=False):
     """Where a message is published to.
 
     :ivar exchange: name of the exchange; empty for the default exchange.

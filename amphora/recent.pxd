@@ -1,6 +1,7 @@
 cdef class Recent:
     cdef Py_ssize_t _count, _room
-    cdef object _answers
+    cdef dict _answers
+    cdef object _keys
 
-    cpdef remember(self, key, answer, Py_ssize_t size)
+    cpdef remember(self, tuple key, answer)
     cpdef get(self, key)

@@ -1,13 +1,13 @@
 """What a server has answered lately, so that a repeat of a request is answered and not run again.
 
 A client sends an unconfirmed request again after a reconnect, under the same id, and the broker delivers an unacked one
-again. Knows keys and answers; not what they look like.
+again. Knows keys and answers; of those no more than how large they are.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import Any
+from collections import deque
+from typing import Any, Protocol
 
 Key = tuple[str, str]
 
@@ -17,32 +17,45 @@ COUNT = 10_000
 BYTES = 67_108_864
 
 
+class Answer(Protocol):
+    """What is remembered of a request."""
+
+    @property
+    def body(self) -> bytes:
+        """What there may be much of."""
+
+
 class Recent:
     """The newest answers by request, within two limits.
 
     :param count: at most so many answers.
-    :param size: at most so many bytes of them, where `remember` is told how large each is. An answer beyond it is not
-        kept: a repeat of its request runs again.
+    :param size: at most so many bytes of their bodies. An answer beyond it is not kept: a repeat of its request runs
+        again.
     """
 
     def __init__(self, count: int = COUNT, size: int = BYTES) -> None:
         self._count = count
         self._room = size
-        self._answers: OrderedDict[Key, tuple[Any, int]] = OrderedDict()
+        # Nothing is kept beside the two: what is remembered has left the processor's caches when its turn to go comes.
+        self._answers: dict[Key, Answer] = {}
+        self._keys: deque[Key] = deque()
 
     def __len__(self) -> int:
         return len(self._answers)
 
-    def remember(self, key: Key, answer: Any, size: int) -> None:
+    def remember(self, key: Key, answer: Answer) -> None:
         """Keep an answer; the oldest go when there are too many."""
-        _, replaced = self._answers.pop(key, (None, 0))
-        self._answers[key] = (answer, size)
-        self._room += replaced - size
-        while self._answers and (self._room < 0 or len(self._answers) > self._count):
-            _, (_, gone) = self._answers.popitem(last=False)
-            self._room += gone
+        replaced = self._answers.get(key)
+        if replaced is None:
+            self._keys.append(key)
+        else:
+            self._room += len(replaced.body)
+        self._answers[key] = answer
+        self._room -= len(answer.body)
+        while self._keys and (self._room < 0 or len(self._keys) > self._count):
+            gone = self._answers.pop(self._keys.popleft())
+            self._room += len(gone.body)
 
     def get(self, key: Key) -> Any:
         """The answer to a request; None when it is not remembered."""
-        kept = self._answers.get(key)
-        return None if kept is None else kept[0]
+        return self._answers.get(key)

@@ -28,7 +28,7 @@ REPLY_QUEUE_EXPIRES = 600_000
 Properties = Mapping[str, Any]
 
 
-class Encoded(Struct, frozen=True):
+class Encoded(Struct, frozen=True, gc=False):
     """A message that is ready to be published: where to, its AMQP properties and its body."""
 
     address: Address
