@@ -252,7 +252,8 @@ class Ledger:
         }
 
     def close(self) -> None:
-        """Close the files; the logs can no longer be added to."""
+        """Close the files; the logs can no longer be added to. Where a test has failed, its callers end, too."""
+        gevent.killall(list(self._calls.values()))
         for log in (self._sent, self._confirmed, self._returned):
             log.close()
         self._executions.close()
