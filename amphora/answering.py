@@ -74,6 +74,7 @@ class Answering:
         on_failure: str,
     ) -> None:
         self._side = side
+        self._unique_ids, self._shared = side.unique_ids, side.shared
         self._functions = functions
         self._session = session
         self._publisher = publisher
@@ -90,6 +91,8 @@ class Answering:
         self._recent = Recent()
         # Clients that a reply did not reach.
         self._gone: set[str] = set()
+        # Bound once, and not for each reply.
+        self._reply_settled, self._reply_refused = self._on_reply_settled, self._on_reply_refused
         # Makes the keys of requests different where their ids may not be.
         self._numbers = count()
 
@@ -103,7 +106,7 @@ class Answering:
 
     def is_sole(self, source: Source) -> bool:
         """Whether no other server is to take requests from a queue."""
-        return not self._side.shared and source in self._side.sources()
+        return not self._shared and source in self._side.sources()
 
     # -- one request ---------------------------------------------------------------------------------------------------
 
@@ -121,7 +124,7 @@ class Answering:
             job.give_back()
             return
         key = (reply_to or '', id)
-        if not self._side.unique_ids:
+        if not self._unique_ids:
             key = (key[0], '%s #%d' % (id, next(self._numbers)))
         if key in self._in_hand:
             self._join(key, job)
@@ -130,7 +133,7 @@ class Answering:
             answer: Encoded | None = self._recent.get(key)
             if answer is not None:
                 logger.debug('request %.100r came again: answered from memory', id)
-            elif self._side.shared:
+            elif self._shared:
                 if self._goes_back(job, id):
                     return
                 if key in self._in_hand:  # since this delivery has waited
@@ -149,7 +152,7 @@ class Answering:
                 except RejectRequest as error:
                     self._reject(key, job, error)
                     return
-            if self._side.unique_ids:
+            if self._unique_ids:
                 self._recent.remember(key, answer)
             self._reply(key, answer)
         except BaseException:
@@ -222,32 +225,33 @@ class Answering:
                 end(job)
             return
 
-        def on_settled(publication: Publication, acked: bool) -> None:
-            for job in self._in_hand.pop(key):
-                if acked:
-                    end(job)
-                else:
-                    job.give_back()
-            if not acked:
-                logger.warning(
-                    'the broker refused the reply to request %.100r; it will be tried again', publication.message_id
-                )
+        self._publish(answer, self._reply_settled, self._reply_refused, (key, end, instead))
 
-        def on_refused(_: Publication, error: Exception) -> None:
-            if not instead:
-                # The broker does not take this one, because of its size for example; its caller shall at least know.
-                self._reply(key, self._encode_error(self._in_hand[key][0], error), instead=True, end=end)
-                return
-            for job in self._in_hand.pop(key):
-                job.drop()
+    def _on_reply_settled(self, reply: Publication, acked: bool) -> None:
+        key, end, _ = reply.context
+        for job in self._in_hand.pop(key):
+            if acked:
+                end(job)
+            else:
+                job.give_back()
+        if not acked:
+            logger.warning('the broker refused the reply to request %.100r; it will be tried again', reply.message_id)
 
-        self._publish(answer, on_settled, on_refused)
+    def _on_reply_refused(self, reply: Publication, error: Exception) -> None:
+        key, end, instead = reply.context
+        if not instead:
+            # The broker does not take this one, because of its size for example; its caller shall at least know.
+            self._reply(key, self._encode_error(self._in_hand[key][0], error), instead=True, end=end)
+            return
+        for job in self._in_hand.pop(key):
+            job.drop()
 
     def _publish(
         self,
         message: Encoded,
         on_settled: Callable[[Publication, bool], None] | None = None,
         on_refused: Callable[[Publication, Exception], None] | None = None,
+        context: Any = None,
     ) -> None:
         address = message.address
         publication = Publication(
@@ -258,7 +262,8 @@ class Answering:
             None,
             on_settled,
             on_refused,
-            waits=True,
+            True,
+            context,
         )
         try:
             self._publisher.publish(publication)
@@ -310,7 +315,7 @@ class Answering:
 
     def _ignore(self, key: Key, job: Job) -> None:
         """The function does not want this request; another server's may."""
-        if not self._side.shared:
+        if not self._shared:
             for each in self._in_hand.pop(key):
                 each.done()
         elif was_ignored(job.properties):
@@ -320,7 +325,7 @@ class Answering:
 
     def _pass_on(self, jobs: list[Job], ignored: bool = False) -> None:
         """Leave a request to another server; all its deliveries end with that."""
-        if not (self._side.shared and self._may_send_again):
+        if not (self._shared and self._may_send_again):
             for job in jobs:
                 job.give_back()
             return

@@ -3,7 +3,7 @@ from amphora.publisher cimport Publication as _Publication, Publisher as _Publis
 
 
 cdef class Calling:
-    cdef object _name, _uuid, _side, _tunings, _topology, _publishing, _consuming, _hub, _next_id
+    cdef object _name, _uuid, _side, _tunings, _topology, _publishing, _consuming, _hub, _next_id, _settled, _refused
     cdef bint _confirm
     cdef tuple _buffer
     cdef double _checked

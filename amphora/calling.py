@@ -85,6 +85,8 @@ class Calling:
         self.ignored_replies = 0
         self.pending = Pending(self._on_expired)
         self.publisher = Publisher(publishing, confirm, self._on_returned, buffer_count, buffer_bytes, patience)
+        # Bound once, and not for each call.
+        self._settled, self._refused = self._on_settled, self._on_refused
         # When it was last made sure that replies can come.
         self._checked = 0.0
 
@@ -177,7 +179,7 @@ class Calling:
         if answered:
             request = Request(entry.id, function, args, kwargs, self._uuid)
             encoded = self._side.encode_request(request, routing_key)
-            deadline, on_settled = entry.deadline, self._on_settled
+            deadline, on_settled = entry.deadline, self._settled
         else:
             request = Request(entry.id, function, args, kwargs)
             encoded = self._side.encode_task(request, routing_key)
@@ -191,7 +193,7 @@ class Calling:
             encoded.body,
             deadline,
             on_settled,
-            self._on_refused,
+            self._refused,
         )
         # Waiting before it is written: the reply may be that quick.
         self.pending.open(entry)

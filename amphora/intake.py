@@ -234,8 +234,9 @@ class Intake:
         self, channel: Channel, tag: int, redelivered: bool, properties: dict[str, Any], body: bytes
     ) -> None:
         job = Job(channel, tag, redelivered, properties, body, self)
+        if not self._in_hand:
+            self._drained.clear()
         self._in_hand += 1
-        self._drained.clear()
         if self._told_to_finish:
             # Prefetched messages still come after a cancel was sent.
             job.give_back()

@@ -2,7 +2,7 @@ from amphora.amqp.channel cimport Channel as _Channel
 
 
 cdef class Publication:
-    cdef public object exchange, routing_key, deadline, on_settled, on_refused, number, returned, refused_at
+    cdef public object exchange, routing_key, deadline, on_settled, on_refused, number, returned, refused_at, context
     cdef public dict properties
     cdef public bytes body
     cdef public bint waits, written, withdrawn, repeated, turned_away, suspect

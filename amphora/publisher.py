@@ -42,6 +42,7 @@ class Publication:
         it refused it. A returned message is settled too: see `returned`.
     :ivar on_refused: called with this publication and the reason when it will not be sent.
     :ivar waits: whether it waits while the session is refused, as replies do; otherwise it is refused too.
+    :ivar context: whatever `on_settled` and `on_refused` have to know of it.
     :ivar number: publications are numbered in the order in which they were made.
     :ivar publisher: who has it.
     :ivar returned: why the broker returned it; None when it did not.
@@ -58,6 +59,7 @@ class Publication:
         '_ended',
         '_waited',
         'body',
+        'context',
         'deadline',
         'exchange',
         'number',
@@ -86,6 +88,7 @@ class Publication:
         on_settled: Callable[[Publication, bool], None] | None = None,
         on_refused: Callable[[Publication, Exception], None] | None = None,
         waits: bool = False,
+        context: Any = None,
     ) -> None:
         self.exchange = exchange
         self.routing_key = routing_key
@@ -95,6 +98,7 @@ class Publication:
         self.on_settled = on_settled
         self.on_refused = on_refused
         self.waits = waits
+        self.context = context
         self.number = next(_numbers)
         self.publisher: Publisher | None = None
         self.returned: ReturnInfo | None = None
