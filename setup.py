@@ -46,8 +46,9 @@ COMPILED = (
 NOT_COMPILED = """
 amphora could not be compiled: %s
 
-It will be installed as plain Python, which does the same at about half the speed. To have it compiled, install a C
-compiler and Python's headers (on Debian and Ubuntu: apt-get install gcc libc6-dev python3-dev), then install it again.
+It will be installed as plain Python, which does the same and takes twice the processor time. To have it compiled,
+install a C compiler and Python's headers (on Debian and Ubuntu: apt-get install gcc libc6-dev python3-dev), then
+install it again.
 
 """
 

@@ -1,4 +1,4 @@
-"""Failsafe consuming: prefetch, resubscribing, and acks on the delivering channel only.
+"""Failsafe consuming: prefetch, resubscribing, a channel of its own.
 
 Knows deliveries; not what is in them.
 """

@@ -1,6 +1,3 @@
-cimport cython
-
-
 cdef class Splitter:
     cdef public Py_ssize_t begun, frame_max, header_max
     cdef object _on_delivered
