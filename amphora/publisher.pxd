@@ -3,8 +3,8 @@ from amphora.amqp.channel cimport Channel as _Channel
 
 cdef class Publication:
     cdef public object exchange, routing_key, deadline, on_settled, on_refused, number, returned, refused_at, context
-    cdef public dict properties
-    cdef public bytes body
+    # What a serializer or dialect of the user's own makes may be of a class derived from dict or bytes.
+    cdef public object properties, body
     cdef public bint waits, written, withdrawn, repeated, turned_away, suspect
     cdef public Publisher publisher
     cdef bint _ended

@@ -5,4 +5,4 @@ cdef class _Codec:
     cpdef tuple _try(self, value, parts=*)
 
 
-cpdef bint hides_not_finite(bytes body, value, parts) except -1
+cpdef bint hides_not_finite(body, value, parts) except -1

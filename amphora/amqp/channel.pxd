@@ -13,7 +13,7 @@ cdef class Channel:
     cdef object _turn, _outstanding, _telling
     cdef bint _closing
 
-    cpdef publish(self, exchange, routing_key, dict properties, bytes body, mandatory=*, publication=*)
+    cpdef publish(self, exchange, routing_key, properties, body, mandatory=*, publication=*)
     cpdef ack(self, delivery_tag, multiple=*)
     cpdef _ack_gathered(self, delivery_tag, multiple)
     cpdef handle(self, int kind, bytes payload)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import OrderedDict
 from typing import Any
 
 import gevent
@@ -476,3 +477,17 @@ def test_a_message_may_arrive_in_many_small_frames_and_empty_ones() -> None:
         message = connection.channel().basic.get('a')
         assert message is not None
         assert message.body == b'hello'
+
+
+def test_a_body_and_properties_may_be_of_derived_classes(channel: Channel) -> None:
+    class Packed(bytes):
+        pass
+
+    queue = channel.queue.declare(exclusive=True).queue
+    message = Message(Packed(b'packed'))
+    message.properties = OrderedDict(type='kind')
+
+    channel.basic.publish(message, '', queue)
+
+    got = channel.basic.get(queue, no_ack=True)
+    assert (got.body, got.properties) == (b'packed', {'type': 'kind'})

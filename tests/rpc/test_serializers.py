@@ -240,3 +240,23 @@ def test_nothing_that_arrives_is_unpickled(peer: Peer, server: Server) -> None:
 
         with pytest.raises(WrongRequest):
             RpcJsonSerializer.deserialize_result(peer.take(replies).body)
+
+
+class Packed(bytes):
+    """Bytes of a class of somebody's own."""
+
+
+class Packing(RpcJsonSerializer):
+    @staticmethod
+    def serialize_call(func: str, args: Any, kwargs: Any) -> bytes:
+        return Packed(RpcJsonSerializer.serialize_call(func, args, kwargs))
+
+    @staticmethod
+    def serialize_result(obj: Any) -> bytes:
+        return Packed(RpcJsonSerializer.serialize_result(obj))
+
+
+def test_a_body_may_be_of_a_class_derived_from_bytes(server: Server, client: Client) -> None:
+    server(named={'echo': lambda value: value}, serializer=Packing)
+
+    assert client(serializer=Packing).call.echo(7) == 7
