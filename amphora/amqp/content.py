@@ -11,13 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from amphora.amqp.errors import FrameError, UnexpectedFrame
-from amphora.amqp.frames import encode_body, encode_publish, keep
+from amphora.amqp.frames import encode_body, encode_publish, keep, speedups
 from amphora.amqp.properties import decode_header, encode_header
-
-try:
-    from amphora.amqp import speedups
-except ImportError:  # nothing could be compiled where this was installed
-    speedups = None  # type: ignore[assignment]  # a module otherwise
 
 #: RabbitMQ's own proposal, and ours: the largest frame, in bytes
 FRAME_MAX = 131072

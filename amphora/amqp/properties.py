@@ -15,12 +15,7 @@ from typing import Any
 
 from amphora.amqp.errors import FrameError
 from amphora.amqp.fields import field_table, read_field_table
-from amphora.amqp.frames import FRAME_END, HEADER, pack_frame_header
-
-try:
-    from amphora.amqp import speedups
-except ImportError:  # nothing could be compiled where this was installed
-    speedups = None  # type: ignore[assignment]  # a module otherwise
+from amphora.amqp.frames import FRAME_END, HEADER, pack_frame_header, speedups
 
 #: property names in the order of their flags, highest flag first
 NAMES = (
