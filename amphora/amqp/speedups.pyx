@@ -1,3 +1,4 @@
+# cython: boundscheck=False, wraparound=False
 """The hot frames in C, for `amphora.amqp.frames`, `properties` and `content`, which do the same where nothing is compiled.
 
 What encodes or decodes a message gives None for whatever is not usual, right or wrong: those modules know all of it, and
@@ -5,9 +6,11 @@ say what is wrong.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_Copy
+from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from amphora.amqp.errors import FrameError
 
@@ -33,6 +36,8 @@ cdef enum:
     HEADERS = 2
     DELIVERY_MODE = 3
     PRIORITY = 4
+    CORRELATION_ID = 5
+    MESSAGE_ID = 8
     TIMESTAMP = 9
 
 # In the order of their flags, highest flag first.
@@ -55,19 +60,42 @@ cdef tuple NAMES = (
 cdef dict PLACES = {name: place for place, name in enumerate(NAMES)}
 
 
-cdef inline unsigned char *put(unsigned char *to, uint64_t value, int octets) noexcept nogil:
-    cdef int octet
-    for octet in range(octets):
-        to[octet] = <unsigned char> (value >> 8 * (octets - 1 - octet))
-    return to + octets
+# Octets one by one: compilers make a single instruction of these, and none of a loop.
 
 
-cdef inline uint64_t take(const unsigned char *data, int octets) noexcept nogil:
-    cdef uint64_t value = 0
-    cdef int octet
-    for octet in range(octets):
-        value = value << 8 | data[octet]
-    return value
+cdef inline unsigned char *put_1(unsigned char *to, int value) noexcept nogil:
+    to[0] = <unsigned char> value
+    return to + 1
+
+
+cdef inline unsigned char *put_2(unsigned char *to, int value) noexcept nogil:
+    to[0] = <unsigned char> (value >> 8)
+    to[1] = <unsigned char> value
+    return to + 2
+
+
+cdef inline unsigned char *put_4(unsigned char *to, uint64_t value) noexcept nogil:
+    to[0] = <unsigned char> (value >> 24)
+    to[1] = <unsigned char> (value >> 16)
+    to[2] = <unsigned char> (value >> 8)
+    to[3] = <unsigned char> value
+    return to + 4
+
+
+cdef inline unsigned char *put_8(unsigned char *to, uint64_t value) noexcept nogil:
+    return put_4(put_4(to, value >> 32), value)
+
+
+cdef inline int take_2(const unsigned char *data) noexcept nogil:
+    return data[0] << 8 | data[1]
+
+
+cdef inline uint64_t take_4(const unsigned char *data) noexcept nogil:
+    return <uint64_t> data[0] << 24 | <uint64_t> data[1] << 16 | <uint64_t> data[2] << 8 | data[3]
+
+
+cdef inline uint64_t take_8(const unsigned char *data) noexcept nogil:
+    return take_4(data) << 32 | take_4(data + 4)
 
 
 cdef inline unsigned char *put_text(unsigned char *to, const char *text, Py_ssize_t size) noexcept nogil:
@@ -77,7 +105,12 @@ cdef inline unsigned char *put_text(unsigned char *to, const char *text, Py_ssiz
 
 
 cdef inline unsigned char *begin_frame(unsigned char *to, int kind, int channel, Py_ssize_t size) noexcept nogil:
-    return put(put(put(to, kind, 1), channel, 2), size, 4)
+    return put_4(put_2(put_1(to, kind), channel), size)
+
+
+cdef inline bytes part(const unsigned char *data, Py_ssize_t start, Py_ssize_t stop):
+    # Without the two numbers and the slice that data[start:stop] makes first.
+    return PyBytes_FromStringAndSize(<const char *> data + start, stop - start)
 
 
 cdef inline const char *short_text(object text, Py_ssize_t *size) except? NULL:
@@ -86,6 +119,26 @@ cdef inline const char *short_text(object text, Py_ssize_t *size) except? NULL:
         return NULL
     cdef const char *raw = PyUnicode_AsUTF8AndSize(text, size)
     return raw if size[0] <= 255 else NULL
+
+
+cdef inline int place_of(object name) except -2:
+    """The place of a property among the fourteen; -1: there is none of that name."""
+    cdef int place
+    # Nearly always the very object: names that stand in a program are the same wherever they stand.
+    for place in range(COUNT):
+        if name is NAMES[place]:
+            return place
+    found = PLACES.get(name)
+    return -1 if found is None else found
+
+
+cdef inline bint is_text(object text, const unsigned char *data, Py_ssize_t length) except -1:
+    """Whether these bytes are that text, or None."""
+    cdef Py_ssize_t size = 0
+    if text is None:
+        return False
+    cdef const char *raw = PyUnicode_AsUTF8AndSize(text, &size)
+    return size == length and memcmp(raw, data, length) == 0
 
 
 def encode_message(
@@ -110,7 +163,8 @@ def encode_message(
     cdef const char *key_text
     cdef uint64_t numbers[COUNT]
     cdef bint there[COUNT]
-    cdef int place, flags = 0
+    cdef int place, overflow, flags = 0
+    cdef long long number
     cdef double seconds
     if body_size > max_message_size or body_size + OVERHEAD > frame_max:
         return None
@@ -121,25 +175,33 @@ def encode_message(
     for place in range(COUNT):
         there[place] = False
     for name, value in (<dict> properties).items():
-        found = PLACES.get(name)
-        if found is None:
+        place = place_of(name)
+        if place < 0:
             return None
         if value is None:
             continue
-        place = found
         if place == HEADERS:
             return None
         if place == DELIVERY_MODE or place == PRIORITY:
-            if type(value) is not int or not 0 <= value <= 255:
+            if type(value) is not int:
                 return None
-            numbers[place] = value
+            number = PyLong_AsLongLongAndOverflow(value, &overflow)
+            if overflow or not 0 <= number <= 255:
+                return None
+            numbers[place] = number
             header_size += 1
         elif place == TIMESTAMP:
             if type(value) is not float and type(value) is not int:
                 return None
-            if not 0 <= value < 9007199254740992:  # what a double counts one by one
+            if type(value) is int:
+                number = PyLong_AsLongLongAndOverflow(value, &overflow)
+                if overflow:
+                    return None
+                seconds = number
+            else:
+                seconds = value
+            if not 0 <= seconds < 9007199254740992:  # what a double counts one by one
                 return None
-            seconds = value
             numbers[place] = <uint64_t> seconds
             header_size += 8
         else:
@@ -159,48 +221,73 @@ def encode_message(
     cdef bytes message = PyBytes_FromStringAndSize(NULL, size)
     cdef unsigned char *to = <unsigned char *> PyBytes_AS_STRING(message)
     to = begin_frame(to, METHOD, channel, method_size)
-    to = put(put(put(to, BASIC, 2), PUBLISH, 2), 0, 2)
+    to = put_2(put_2(put_2(to, BASIC), PUBLISH), 0)
     to = put_text(put_text(to, exchange_text, exchange_size), key_text, key_size)
-    to = put(put(to, mandatory, 1), FRAME_END, 1)
+    to = put_1(put_1(to, mandatory), FRAME_END)
     to = begin_frame(to, HEADER, channel, header_size)
-    to = put(put(put(put(to, BASIC, 2), 0, 2), body_size, 8), flags, 2)
+    to = put_2(put_8(put_2(put_2(to, BASIC), 0), body_size), flags)
     for place in range(COUNT):
         if there[place]:
             if place == DELIVERY_MODE or place == PRIORITY:
-                to = put(to, numbers[place], 1)
+                to = put_1(to, <int> numbers[place])
             elif place == TIMESTAMP:
-                to = put(to, numbers[place], 8)
+                to = put_8(to, numbers[place])
             else:
                 to = put_text(to, texts[place], sizes[place])
-    to = put(to, FRAME_END, 1)
+    to = put_1(to, FRAME_END)
     if body_size:
         to = begin_frame(to, BODY, channel, body_size)
         memcpy(to, PyBytes_AS_STRING(body), body_size)
-        put(to + body_size, FRAME_END, 1)
+        put_1(to + body_size, FRAME_END)
     return message
+
+
+# What came last, place by place: from one message to the next most texts are the same, such as the content type, and so
+# is the set of properties. The dict is copied: that is quicker than to let a new one grow.
+cdef list LAST = [None] * COUNT
+cdef dict LAST_PROPERTIES = {}
+cdef int LAST_FLAGS = 0
+
+
+cdef inline object text_at(int place, const unsigned char *data, Py_ssize_t length):
+    """The text of a property."""
+    last = LAST[place]
+    if is_text(last, data, length):
+        return last
+    if place == MESSAGE_ID:
+        last = LAST[CORRELATION_ID]
+        if is_text(last, data, length):
+            return last
+    text = PyUnicode_DecodeUTF8(<const char *> data, length, 'surrogateescape')
+    LAST[place] = text if PyUnicode_IS_ASCII(text) else None
+    return text
 
 
 def decode_header(payload):
     """See `amphora.amqp.properties.decode_header`; None where there are headers, or something is wrong."""
+    global LAST_FLAGS, LAST_PROPERTIES
     if type(payload) is not bytes:
         return None
     cdef Py_ssize_t size = PyBytes_GET_SIZE(payload), at = HEADER_SIZE
     cdef const unsigned char *data = <const unsigned char *> PyBytes_AS_STRING(payload)
     cdef int place, flags
     cdef Py_ssize_t length
-    if size < HEADER_SIZE or take(data, 2) != BASIC:
+    if size < HEADER_SIZE or take_2(data) != BASIC:
         return None
-    flags = <int> take(data + 12, 2)
+    flags = take_2(data + 12)
     if flags & (1 | 0x8000 >> HEADERS):
         return None
-    cdef dict properties = {}
+    if flags != LAST_FLAGS:
+        LAST_PROPERTIES = {NAMES[place]: None for place in range(COUNT) if flags & 0x8000 >> place}
+        LAST_FLAGS = flags
+    cdef dict properties = PyDict_Copy(LAST_PROPERTIES)
     for place in range(COUNT):
         if not flags & 0x8000 >> place:
             continue
         if place == TIMESTAMP:
             if at + 8 > size:
                 return None
-            properties[NAMES[place]] = take(data + at, 8)
+            properties[NAMES[place]] = take_8(data + at)
             at += 8
             continue
         if at >= size:
@@ -212,9 +299,9 @@ def decode_header(payload):
         else:
             if at + length > size:
                 return None
-            properties[NAMES[place]] = PyUnicode_DecodeUTF8(<const char *> data + at, length, 'surrogateescape')
+            properties[NAMES[place]] = text_at(place, data + at, length)
             at += length
-    return take(data + 4, 8), properties
+    return take_8(data + 4), properties
 
 
 def cut_delivery(bytes data not None, Py_ssize_t at, Py_ssize_t frame_max):
@@ -222,14 +309,14 @@ def cut_delivery(bytes data not None, Py_ssize_t at, Py_ssize_t frame_max):
     cdef Py_ssize_t end = PyBytes_GET_SIZE(data), size, header, header_size, body, stop
     cdef uint64_t body_size
     cdef const unsigned char *octets = <const unsigned char *> PyBytes_AS_STRING(data)
-    if end - at < 11 or take(octets + at + 7, 4) != (BASIC << 16 | DELIVER) or octets[at] != METHOD:
+    if end - at < 11 or take_4(octets + at + 7) != (BASIC << 16 | DELIVER) or octets[at] != METHOD:
         return None
-    size = take(octets + at + 3, 4)
+    size = take_4(octets + at + 3)
     header = at + size + OVERHEAD
     if end - header < 7 + HEADER_SIZE or octets[header] != HEADER:
         return None
-    header_size = take(octets + header + 3, 4)
-    body_size = take(octets + header + 11, 8)
+    header_size = take_4(octets + header + 3)
+    body_size = take_8(octets + header + 11)
     body = header + header_size + OVERHEAD
     if max(size, header_size) + OVERHEAD > frame_max or body_size + OVERHEAD > <uint64_t> frame_max or end - body < 7:
         return None
@@ -237,9 +324,9 @@ def cut_delivery(bytes data not None, Py_ssize_t at, Py_ssize_t frame_max):
     if (
         stop >= end
         or octets[body] != BODY
-        or take(octets + body + 3, 4) != body_size
-        or take(octets + header + 1, 2) != take(octets + at + 1, 2)
-        or take(octets + body + 1, 2) != take(octets + at + 1, 2)
+        or take_4(octets + body + 3) != body_size
+        or take_2(octets + header + 1) != take_2(octets + at + 1)
+        or take_2(octets + body + 1) != take_2(octets + at + 1)
         or octets[header - 1] != FRAME_END
         or octets[body - 1] != FRAME_END
         or octets[stop] != FRAME_END
@@ -247,10 +334,10 @@ def cut_delivery(bytes data not None, Py_ssize_t at, Py_ssize_t frame_max):
         return None
     return (
         stop + 1,
-        take(octets + at + 1, 2),
-        data[at + 7 : header - 1],
-        data[header + 7 : body - 1],
-        data[body + 7 : stop],
+        take_2(octets + at + 1),
+        part(octets, at + 7, header - 1),
+        part(octets, header + 7, body - 1),
+        part(octets, body + 7, stop),
     )
 
 
@@ -262,7 +349,7 @@ def decode_deliver(bytes payload not None):
         at += octets[4]
     if at + 9 > size:
         raise FrameError('a basic.deliver of %d bytes' % size)
-    return payload[5:at], take(octets + at, 8), octets[at + 8] == 1, at + 9
+    return part(octets, 5, at), take_8(octets + at), octets[at + 8] == 1, at + 9
 
 
 def decode_ack(bytes payload not None):
@@ -270,4 +357,4 @@ def decode_ack(bytes payload not None):
     cdef const unsigned char *octets = <const unsigned char *> PyBytes_AS_STRING(payload)
     if PyBytes_GET_SIZE(payload) < 13:
         raise FrameError('a basic.ack or basic.nack of %d bytes' % PyBytes_GET_SIZE(payload))
-    return take(octets + 4, 8), octets[12]
+    return take_8(octets + 4), octets[12]
