@@ -25,11 +25,12 @@ COMPILED = (
     'amphora/amqp/channel.py',
     'amphora/amqp/connection.py',
     # values to bytes and back
+    'amphora/envelope.py',
+    'amphora/dialects/encoded.py',
     'amphora/serializer.py',
     'amphora/dialects/native.py',
     # messages
     'amphora/publisher.py',
-    'amphora/consumer.py',
     # calls
     'amphora/caller.py',
     'amphora/pending.py',

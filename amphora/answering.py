@@ -18,15 +18,16 @@ from amphora.amqp import AccessRefused, Channel, Message, PreconditionFailed
 from amphora.amqp.content import MAX_MESSAGE_SIZE
 from amphora.custody import Custody
 from amphora.dead_letters import MAX_DELIVERIES, bury, dead_queue, dead_queue_arguments
-from amphora.dialects.base import Encoded, ServerSide, Source, text_of
+from amphora.dialects.base import ServerSide, Source, text_of
+from amphora.dialects.encoded import Encoded
 from amphora.dispatch import FunctionTable
-from amphora.envelope import Address, Reply
+from amphora.envelope import Reply
 from amphora.errors import AmqpError, IgnoreRequest, RejectRequest, RemoteException, WrongRequest
 from amphora.intake import REQUEUE_DELAY, Job
 from amphora.publisher import Publication, Publisher
 from amphora.queue_arguments import Arguments
 from amphora.recent import Key, Recent
-from amphora.redelivery import count_deliveries, seems_expired, send_again, time_left, was_ignored
+from amphora.redelivery import count_deliveries, is_fresh, seems_expired, send_again, time_left, was_ignored
 from amphora.session import Session
 from amphora.topology import Queue
 
@@ -47,7 +48,7 @@ _REASON_LENGTH = 1000
 # How often to look whether a request may begin now, in seconds.
 _POLL = 0.01
 # The answer to a request that wants none.
-_DONE = Encoded(Address('', ''), {}, b'')
+_DONE = Encoded('', '', {}, b'')
 
 
 class Answering:
@@ -75,7 +76,7 @@ class Answering:
     ) -> None:
         self._side = side
         self._unique_ids, self._shared = side.unique_ids, side.shared
-        self._functions = functions
+        self._functions, self._async_names = functions, functions.async_names
         self._session = session
         self._publisher = publisher
         self._dead_queue = Queue(dead_queue(service), dead_queue_arguments(queue_arguments))
@@ -91,7 +92,9 @@ class Answering:
         self._recent = Recent()
         # Clients that a reply did not reach.
         self._gone: set[str] = set()
-        # Bound once, and not for each reply.
+        # Bound once, and not for each request.
+        self._return_address, self._decode_request = side.return_address, side.decode_request
+        self._encode_reply, self._invoke = side.encode_reply, functions.invoke
         self._reply_settled, self._reply_refused = self._on_reply_settled, self._on_reply_refused
         # Makes the keys of requests different where their ids may not be.
         self._numbers = count()
@@ -113,7 +116,7 @@ class Answering:
     def answer(self, job: Job) -> None:
         """Answer a request; it is acked when the broker has the reply."""
         properties = job.properties
-        id, reply_to = self._side.return_address(properties)
+        id, reply_to = self._return_address(properties)
         if id is None or (reply_to is None and not self._side.is_task(properties)):
             logger.warning('a request without a usable id or reply_to is dropped: nobody could be told of its result')
             job.drop()
@@ -186,16 +189,16 @@ class Answering:
         """
         properties = job.properties
         try:
-            request = self._side.decode_request(properties, job.body, job.function)
-            seconds = time_left(properties, time()) if request.function in self._functions.async_names else None
-            reply = self._functions.invoke(request, seconds)
+            request = self._decode_request(properties, job.body, job.function)
+            seconds = time_left(properties, time()) if request.function in self._async_names else None
+            reply = self._invoke(request, seconds)
         except WrongRequest as error:
             logger.warning('a request that makes no sense, from %.100r: %s', reply_to, _text_of(error))
             reply = Reply(id, error=error)
         try:
             if reply_to is None:
                 return self._task_done(reply)
-            encoded = self._side.encode_reply(reply, properties)
+            encoded = self._encode_reply(reply, properties)
             if len(encoded.body) > MAX_MESSAGE_SIZE:
                 raise ValueError(
                     'the result takes %d bytes; a message holds at most %d' % (len(encoded.body), MAX_MESSAGE_SIZE)
@@ -253,10 +256,9 @@ class Answering:
         on_refused: Callable[[Publication, Exception], None] | None = None,
         context: Any = None,
     ) -> None:
-        address = message.address
         publication = Publication(
-            address.exchange,
-            address.routing_key,
+            message.exchange,
+            message.routing_key,
             message.properties,
             message.body,
             None,
@@ -274,8 +276,10 @@ class Answering:
 
     def _goes_back(self, job: Job, id: str) -> bool:
         """Whether a request is not for this delivery to run: it goes back to its queue, or is set aside."""
-        properties = job.properties
-        if seems_expired(properties, time()):
+        properties, now = job.properties, time()
+        if not job.redelivered and is_fresh(properties, now):
+            return False  # as most
+        if seems_expired(properties, now):
             if 'expiration' not in properties:
                 # It was sent again by a server, whose word is taken for it.
                 job.drop()
@@ -435,7 +439,7 @@ class Answering:
                 else:
                     job.give_back()
 
-        self._publish(Encoded(Address('', queue), properties, jobs[0].body), on_settled, on_refused)
+        self._publish(Encoded('', queue, properties, jobs[0].body), on_settled, on_refused)
 
     # -- replies that nobody takes -------------------------------------------------------------------------------------
 

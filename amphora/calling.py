@@ -16,6 +16,7 @@ from gevent.event import AsyncResult
 from gevent.hub import Waiter
 
 from amphora.amqp import Channel, Message
+from amphora.caller import NO_OPTIONS
 from amphora.dialects.base import ClientSide
 from amphora.envelope import Request
 from amphora.errors import BufferFull, NoResult, NotSent, QueueFull, Unroutable
@@ -52,6 +53,7 @@ class Calling:
     :param buffer_count: number of requests that may wait for the broker.
     :param buffer_bytes: number of bytes of them that may wait to be sent.
     :param patience: seconds for which a request that the broker refuses is tried again.
+    :ivar encode_request: the dialect's.
     :ivar pending: the calls that wait.
     :ivar publisher: publishes the requests.
     :ivar ignored_replies: replies that nobody waited for: late ones, second ones, strangers'.
@@ -87,6 +89,7 @@ class Calling:
         self.publisher = Publisher(publishing, confirm, self._on_returned, buffer_count, buffer_bytes, patience)
         # Bound once, and not for each call.
         self._settled, self._refused = self._on_settled, self._on_refused
+        self.encode_request, self._decode_reply, self._reply_id = side.encode_request, side.decode_reply, side.reply_id
         # When it was last made sure that replies can come.
         self._checked = 0.0
 
@@ -173,22 +176,21 @@ class Calling:
         options: Mapping[str, Any],
         answered: bool,
     ) -> None:
-        routing_key = options.get('routing_key')
+        routing_key = None if options is NO_OPTIONS else options.get('routing_key')
         if routing_key is None and function in self._tunings:
             routing_key = self._tune(function, args, kwargs)
         if answered:
             request = Request(entry.id, function, args, kwargs, self._uuid)
-            encoded = self._side.encode_request(request, routing_key)
+            encoded = self.encode_request(request, routing_key)
             deadline, on_settled = entry.deadline, self._settled
         else:
             request = Request(entry.id, function, args, kwargs)
             encoded = self._side.encode_task(request, routing_key)
             # The entry's deadline is that of the wait for the broker: the request itself does not expire.
             deadline, on_settled = None, self._on_task_settled
-        address = encoded.address
         entry.publication = Publication(
-            address.exchange,
-            address.routing_key,
+            encoded.exchange,
+            encoded.routing_key,
             encoded.properties,
             encoded.body,
             deadline,
@@ -214,7 +216,8 @@ class Calling:
         return routing_key
 
     def _decode(self, reply: tuple[dict[str, Any], bytes]) -> Any:
-        return self._side.decode_reply(*reply)
+        properties, body = reply
+        return self._decode_reply(properties, body)
 
     def _forget(self, id: str) -> None:
         entry = self.pending.take(id)
@@ -230,7 +233,7 @@ class Calling:
         if self._confirm:
             # A reply that comes again is ignored.
             channel.acks.add_late(tag)
-        id = self._side.reply_id(properties)
+        id = self._reply_id(properties)
         if not self.pending.resolve(id, (properties, body)):
             self.ignored_replies += 1
             logger.debug('%s: nobody waits for the reply %.100r', self._name, id)

@@ -19,7 +19,7 @@ from gevent.event import AsyncResult, Event
 from gevent.lock import RLock
 
 from amphora.amqp import Channel
-from amphora.caller import PrettyCaller
+from amphora.caller import NO_OPTIONS, PrettyCaller
 from amphora.calling import MAX_PENDING, Calling, Tuning
 from amphora.checks import check_integer, check_name, check_seconds
 from amphora.consumer import Consumer
@@ -275,7 +275,7 @@ class AmqpRpcClient:
         )
 
     def _timeout(self, options: Mapping[str, Any]) -> float:
-        timeout = options.get('timeout')
+        timeout = None if options is NO_OPTIONS else options.get('timeout')
         return self.timeout if timeout is None else check_seconds(timeout, 'timeout', MAX_TIMEOUT)
 
     # -- queues of one's own -------------------------------------------------------------------------------------------

@@ -6,15 +6,13 @@ Knows deliveries; not what is in them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from functools import partial
 from time import time
-from typing import Any
 
 import gevent
 from gevent.lock import RLock
 
 from amphora.amqp import Channel, Closed, Connection
+from amphora.amqp.consumers import DeliveryListener
 from amphora.errors import AmqpError
 from amphora.session import Session
 
@@ -22,10 +20,6 @@ logger = logging.getLogger('amphora.consumer')
 
 #: seconds that `Consumer.cancel` waits for the broker unless told otherwise
 CANCEL_TIMEOUT = 5.0
-
-
-#: gets the channel and the delivery tag of a message, whether it may have been delivered before, its properties, body
-DeliveryListener = Callable[[Channel, int, bool, dict[str, Any], bytes], object]
 
 
 class Consumer:
@@ -111,18 +105,13 @@ class Consumer:
             self._channel = channel
             self._tag = channel.consume(
                 self.queue,
-                partial(self._deliver, channel),
+                self._on_delivery,
                 no_ack=self._no_ack,
                 # The later goes before the earlier, also when that was another process: while the broker still believes
                 # in a connection that is lost, it would send half of the messages there.
                 arguments={'x-priority': int(time() * 1000)} if self._sole else None,
                 on_cancel=self._on_cancel,
             )
-
-    def _deliver(self, channel: Channel, tag: int, redelivered: bool, properties: dict[str, Any], body: bytes) -> None:
-        if not self._no_ack:
-            channel.acks.delivered(tag)
-        self._on_delivery(channel, tag, redelivered, properties, body)
 
     def suspend(self) -> None:
         """See `amphora.session.User`."""

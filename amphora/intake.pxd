@@ -1,5 +1,4 @@
 from amphora.amqp.channel cimport Channel as _Channel
-from amphora.consumer cimport Consumer as _Consumer
 
 
 cdef class Job:
@@ -16,10 +15,9 @@ cdef class Job:
 
 
 cdef class Intake:
-    cdef public object taken, queue, function
-    cdef public object _on_job, _max_calls, _finished, _drained
-    cdef public _Consumer _consumer
-    cdef public Py_ssize_t _in_hand
+    cdef public object queue, function
+    cdef public object _consumer, _on_job, _finished, _drained
+    cdef public Py_ssize_t taken, _max_calls, _in_hand
     cdef public bint _told_to_finish
 
     cpdef bint count(self) except -1

@@ -161,7 +161,7 @@ class Intake:
         self.queue = queue
         self.function = function
         self._on_job = on_job
-        self._max_calls = max_calls
+        self._max_calls = -1 if max_calls is None else max_calls
         self._in_hand = 0
         self._told_to_finish = False
         # Set by that, or when as many were taken as should.

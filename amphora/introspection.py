@@ -195,9 +195,9 @@ class Introspection:
         try:
             request = self._dialect.decode_request(properties, body)
             answer = self._dialect.encode_reply(self._functions.invoke(request), properties)
-            address, deadline = answer.address, monotonic() + ANSWER_TIMEOUT
+            deadline = monotonic() + ANSWER_TIMEOUT
             self._publisher.publish(
-                Publication(address.exchange, address.routing_key, answer.properties, answer.body, deadline)
+                Publication(answer.exchange, answer.routing_key, answer.properties, answer.body, deadline)
             )
         except (WrongRequest, TypeError, ValueError) as error:
             # No request; or a name or docstring that is not text for the wire, such as half a surrogate pair.

@@ -34,6 +34,15 @@ def count_deliveries(properties: Properties) -> int:
     return count if isinstance(count, int) and count > 0 else 0
 
 
+def is_fresh(properties: Properties, now: float) -> bool:
+    """Whether a request has only just been sent, and by its client: it has neither been counted nor expired.
+
+    :param now: seconds since 1970.
+    """
+    sent = properties.get('timestamp', now)
+    return 'headers' not in properties and now < sent + 1
+
+
 def was_ignored(properties: Properties) -> bool:
     """Whether the function did not want this request the last time."""
     return IGNORED in headers_of(properties)
@@ -44,8 +53,8 @@ def seems_expired(properties: Properties, now: float) -> bool:
 
     :param now: seconds since 1970.
     """
-    if 'headers' not in properties and now < properties.get('timestamp', now) + 1:
-        return False  # most have only just been sent: no need to look further
+    if is_fresh(properties, now):
+        return False
     deadline = _deadline(properties)
     return deadline is not None and now * 1000 > deadline
 

@@ -108,7 +108,7 @@ class Ledger:
     def observe(self, client: AmqpRpcClient) -> None:
         """Keep the logs of this client's calls as well."""
         # What is sent, and what the broker has confirmed, is the client's own affair, and no part of its interface.
-        encode, loop = client._side.encode_request, gevent.get_hub().loop
+        encode, loop = client._calling.encode_request, gevent.get_hub().loop
 
         def on_encode(request: Any, routing_key: str | None) -> Any:
             if request.function == 'double':
@@ -132,7 +132,7 @@ class Ledger:
 
             entry.publication.on_settled = on_settled
 
-        client._side.encode_request = on_encode  # type: ignore[method-assign]
+        client._calling.encode_request = on_encode
 
     def expect(self, number: int) -> None:
         """This number is asked for by other means than a call."""

@@ -1,5 +1,8 @@
+cimport cython
+
 from amphora.amqp.acks cimport Acks
 from amphora.amqp.confirms cimport Confirms
+from amphora.amqp.consumers cimport AnyConsumer as _AnyConsumer
 from amphora.amqp.content cimport ContentAssembler
 
 
@@ -19,4 +22,5 @@ cdef class Channel:
     cpdef handle(self, int kind, bytes payload)
     cpdef handle_delivery(self, bytes method, bytes header, bytes body)
     cpdef _settle(self, bytes payload, bint acked)
+    @cython.locals(consumer=_AnyConsumer)
     cpdef _on_delivery(self, bytes method, dict properties, bytes body)

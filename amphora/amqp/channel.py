@@ -197,12 +197,15 @@ class Channel:
     ) -> str:
         """Have deliveries handed to a function in the hub as they are; `basic.consume` is the one for everyday use.
 
+        They are to be acked by way of `acks`.
+
         :param listener: must not block.
         :returns: the consumer tag.
         :raises NotFound: the queue does not exist.
         :raises AccessRefused: another consumer has it exclusively.
         """
-        consumer = DirectConsumer(self.basic.new_tag(), listener, on_cancel)
+        acks = None if no_ack else self.acks
+        consumer = DirectConsumer(self.basic.new_tag(), self, listener, acks, on_cancel)
         self.basic.start(consumer, False, queue=queue, no_ack=no_ack, arguments=arguments)
         return consumer.tag
 
@@ -257,7 +260,7 @@ class Channel:
         if self._closing:
             return
         consumer_tag, delivery_tag, redelivered, at = frames.decode_deliver(method)
-        consumer = self.consumers.get(consumer_tag)
+        consumer: AnyConsumer | None = self.consumers.get(consumer_tag)
         if consumer is not None:
             consumer.deliver(method, delivery_tag, redelivered, at, properties, body)
             return

@@ -1,3 +1,6 @@
+from amphora.amqp.acks cimport Acks as _Acks
+
+
 cdef class AnyConsumer:
     cdef public object tag, _on_cancel
     cdef public bytes raw_tag
@@ -8,7 +11,8 @@ cdef class AnyConsumer:
 
 
 cdef class DirectConsumer(AnyConsumer):
-    cdef object _listener
+    cdef object _channel, _listener
+    cdef _Acks _acks
 
 
 cdef class Consumer(AnyConsumer):

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent import GreenletExit
 from gevent.queue import SimpleQueue
 
+from amphora.amqp.acks import Acks
 from amphora.amqp.listeners import tell
 from amphora.amqp.message import DeliveryInfo, Message
 
-#: gets a delivery tag, whether the message may have been delivered before, its properties and its body
-DeliveryListener = Callable[[int, bool, dict[str, Any], bytes], object]
+if TYPE_CHECKING:
+    from amphora.amqp.channel import Channel
+
+#: gets the channel, a delivery tag, whether the message may have been delivered before, its properties and its body
+DeliveryListener = Callable[['Channel', int, bool, dict[str, Any], bytes], object]
 
 
 class AnyConsumer:
@@ -56,21 +60,34 @@ class AnyConsumer:
 class DirectConsumer(AnyConsumer):
     """Hands deliveries to a function in the hub, and makes no `Message` of them.
 
+    :param channel: the channel that they come on.
     :param listener: must not block.
+    :param acks: those of the channel, when the deliveries are to be acked by them.
     """
 
-    __slots__ = ('_listener',)
+    __slots__ = ('_acks', '_channel', '_listener')
 
-    def __init__(self, tag: str, listener: DeliveryListener, on_cancel: Callable[[str], object] | None) -> None:
+    def __init__(
+        self,
+        tag: str,
+        channel: Channel,
+        listener: DeliveryListener,
+        acks: Acks | None,
+        on_cancel: Callable[[str], object] | None,
+    ) -> None:
         super().__init__(tag, on_cancel)
+        self._channel = channel
         self._listener = listener
+        self._acks = acks
 
     def deliver(
         self, method: bytes, delivery_tag: int, redelivered: bool, at: int, properties: dict[str, Any], body: bytes
     ) -> None:
         """See `AnyConsumer`."""
+        if self._acks is not None:
+            self._acks.delivered(delivery_tag)
         try:
-            self._listener(delivery_tag, redelivered, properties, body)
+            self._listener(self._channel, delivery_tag, redelivered, properties, body)
         except GreenletExit:
             raise
         except BaseException:

@@ -45,7 +45,7 @@ def gather_servers(connection: Connection, seconds: float, service: str | None =
 
     with connection.channel() as channel:
         try:
-            channel.exchange.declare(request.address.exchange, 'fanout', durable=True, passive=True)
+            channel.exchange.declare(request.exchange, 'fanout', durable=True, passive=True)
         except NotFound:
             return []  # there has never been a server
         channel.return_listeners.append(lambda _: returned.set())
@@ -56,8 +56,8 @@ def gather_servers(connection: Connection, seconds: float, service: str | None =
         expiration = '%d' % max(1, seconds * 1000)
         channel.basic.publish(
             Message(request.body, **{**request.properties, 'expiration': expiration}),
-            request.address.exchange,
-            request.address.routing_key,
+            request.exchange,
+            request.routing_key,
             mandatory=True,
         )
         returned.wait(seconds)

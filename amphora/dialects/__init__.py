@@ -13,7 +13,8 @@ from amphora.lazy import lazy_names
 if TYPE_CHECKING:
     from amphora.dialects.aiopika import AioPikaMaster, AioPikaRpc
     from amphora.dialects.amqprpc import AmqpRpc
-    from amphora.dialects.base import ClientSide, Dialect, Encoded, Party, ServerSide, Source
+    from amphora.dialects.base import ClientSide, Dialect, Party, ServerSide, Source
+    from amphora.dialects.encoded import Encoded
     from amphora.dialects.formats import Format, GzipJson, Json, MsgPack, Pickle
     from amphora.dialects.native import Native
     from amphora.dialects.rabibridge import RabiBridge
@@ -40,5 +41,5 @@ __all__ = (
 )
 
 if not TYPE_CHECKING:  # else every name that is misspelt would be one of type Any
-    _HOMES = ('base', 'native', 'formats', 'aiopika', 'amqprpc', 'rabibridge', 'tutorial')
+    _HOMES = ('base', 'encoded', 'native', 'formats', 'aiopika', 'amqprpc', 'rabibridge', 'tutorial')
     __getattr__ = lazy_names(__name__, _HOMES, __all__)

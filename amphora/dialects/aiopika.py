@@ -17,7 +17,6 @@ from amphora.dialects import pickles
 from amphora.dialects.base import (
     ClientSide,
     Dialect,
-    Encoded,
     Party,
     Properties,
     ServerSide,
@@ -27,8 +26,9 @@ from amphora.dialects.base import (
     private_reply_queue,
     text_of,
 )
+from amphora.dialects.encoded import Encoded
 from amphora.dialects.formats import Format, Pickle, check_format, content_type_of, packed
-from amphora.envelope import Address, Reply, Request
+from amphora.envelope import Reply, Request
 from amphora.errors import NoResult, WrongRequest, WrongResult, remote_error
 from amphora.functions import FunctionOptions
 from amphora.queue_arguments import Arguments, limits
@@ -118,7 +118,8 @@ class AioPikaRpcServer(ServerSide):
     def encode_reply(self, reply: Reply, request: Properties) -> Encoded:
         """See `ServerSide`."""
         return Encoded(
-            Address('', request['reply_to']),
+            '',
+            request['reply_to'],
             {
                 **content_type_of(self._format),
                 'correlation_id': request['correlation_id'],
@@ -170,7 +171,8 @@ class AioPikaRpcClient(ClientSide):
         """See `ClientSide`."""
         _check_keywords(request.args)
         return Encoded(
-            Address(self._dialect.exchange, routing_key or self._dialect.routing_key(request.function)),
+            self._dialect.exchange,
+            routing_key or self._dialect.routing_key(request.function),
             {
                 **content_type_of(self._format),
                 'headers': {'From': self.reply_queue.name},
@@ -285,7 +287,8 @@ class AioPikaMasterClient(ClientSide):
         """See `ClientSide`."""
         _check_keywords(request.args)
         return Encoded(
-            Address('', routing_key or request.function),
+            '',
+            routing_key or request.function,
             # The peer's have no id; this one is for the broker's answer.
             {**content_type_of(self._format), 'delivery_mode': _PERSISTENT, 'correlation_id': request.id},
             packed(self._format, request.kwargs),

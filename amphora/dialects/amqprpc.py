@@ -14,7 +14,6 @@ from amphora.dead_letters import headers_of
 from amphora.dialects.base import (
     ClientSide,
     Dialect,
-    Encoded,
     Party,
     Properties,
     ServerSide,
@@ -23,8 +22,9 @@ from amphora.dialects.base import (
     private_reply_queue,
     text_of,
 )
+from amphora.dialects.encoded import Encoded
 from amphora.dialects.formats import Format, Json, check_format, packed
-from amphora.envelope import Address, Reply, Request
+from amphora.envelope import Reply, Request
 from amphora.errors import RemoteException, WrongRequest, WrongResult
 from amphora.topology import Queue, Record
 
@@ -98,7 +98,7 @@ class AmqpRpcServerSide(ServerSide):
         else:
             properties['headers'] = {ERROR: _text_of(reply.error)}
             body = self._no_result()
-        return Encoded(Address('', request['correlation_id']), properties, body)
+        return Encoded('', request['correlation_id'], properties, body)
 
     def _no_result(self) -> bytes:
         # Nobody looks at it, so a format of the user's own may be one that knows no None.
@@ -129,7 +129,8 @@ class AmqpRpcClientSide(ClientSide):
         if len(request.args) != 1 or request.kwargs:
             raise TypeError("amqprpc's functions take one positional argument")
         return Encoded(
-            Address('', routing_key or self._queue.name),
+            '',
+            routing_key or self._queue.name,
             {'message_id': request.id, 'correlation_id': self.reply_queue.name, 'reply_to': request.function},
             packed(self._format, request.args[0]),
         )

@@ -15,7 +15,8 @@ from uuid import uuid4
 
 from msgspec import Struct
 
-from amphora.envelope import Address, Reply, Request
+from amphora.dialects.encoded import Encoded
+from amphora.envelope import Reply, Request
 from amphora.errors import RemoteException
 from amphora.functions import FunctionOptions
 from amphora.queue_arguments import Arguments
@@ -26,14 +27,6 @@ from amphora.topology import Queue, Record
 REPLY_QUEUE_EXPIRES = 600_000
 
 Properties = Mapping[str, Any]
-
-
-class Encoded(Struct, frozen=True, gc=False):
-    """A message that is ready to be published: where to, its AMQP properties and its body."""
-
-    address: Address
-    properties: dict[str, Any]
-    body: bytes
 
 
 class Party(Struct, frozen=True):

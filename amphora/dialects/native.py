@@ -16,14 +16,14 @@ from amphora.compression import ALGORITHMS, compress, decompress
 from amphora.dialects.base import (
     ClientSide,
     Dialect,
-    Encoded,
     Party,
     Properties,
     ServerSide,
     Source,
     private_reply_queue,
 )
-from amphora.envelope import Address, Reply, Request
+from amphora.dialects.encoded import Encoded
+from amphora.envelope import Reply, Request
 from amphora.errors import AmphoraError, WrongRequest, WrongResult
 from amphora.serializer import check_serializer
 from amphora.topology import Binding, Exchange, Queue, Record
@@ -78,15 +78,17 @@ class _Wire:
     def __init__(self, party: Party) -> None:
         check_serializer(party.serializer)
         self._party = party
-        self._serializer = party.serializer
         self._request_exchange = request_exchange(party.service)
         self._response_exchange = response_exchange(party.service)
-        self._common: dict[str, Any] = {'delivery_mode': party.delivery_mode}
         # In 0.1.3's days serializers had none.
         self._content_type: str = getattr(party.serializer, 'content_type', None) or ''
-        if self._content_type:
-            self._common['content_type'] = self._content_type
         self._threshold = MAX_MESSAGE_SIZE if party.compression is None else party.compress_threshold
+
+    def _template(self, *names: str) -> dict[str, Any]:
+        """The properties that all messages have, and room for those of these names: to copy it and fill that is quicker
+        than to let a new dict grow."""
+        common = {'delivery_mode': self._party.delivery_mode, 'content_type': self._content_type or None}
+        return {**common, **dict.fromkeys(names)}
 
     def _exchanges(self) -> list[Record]:
         return [
@@ -135,7 +137,50 @@ def _unpacked(encoding: str, body: bytes) -> bytes:
     )
 
 
-class NativeServer(_Wire, ServerSide):
+class _ServerWire(_Wire):
+    """What every request goes through."""
+
+    def __init__(self, party: Party) -> None:
+        super().__init__(party)
+        self._deserialize_call = party.serializer.deserialize_call
+        self._serialize_result = party.serializer.serialize_result
+        self._blank = self._template('correlation_id', 'message_id')
+
+    def return_address(self, properties: Properties) -> tuple[str | None, str | None]:
+        """See `ServerSide`."""
+        reply_to = properties.get('reply_to')
+        if reply_to is not None and not reply_to.isascii() and not _is_utf_8(reply_to):
+            reply_to = None  # bytes that are no routing key: there is no such client
+        return properties.get('message_id'), reply_to
+
+    def decode_request(self, properties: Properties, body: bytes, function: str | None = None) -> Request:
+        """See `ServerSide`."""
+        try:
+            body = self._readable(properties, body)
+        except ValueError as error:
+            raise WrongRequest(str(error)) from error
+        try:
+            function, args, kwargs = self._deserialize_call(body)
+        except WrongRequest:
+            raise
+        except Exception as error:
+            # A user's own serializer may stumble over a request in any way.
+            raise WrongRequest('%s: %s' % (type(error).__name__, error)) from error
+        return Request(properties.get('message_id'), function, args, kwargs, properties.get('reply_to'))
+
+    def encode_reply(self, reply: Reply, request: Properties) -> Encoded:
+        """See `ServerSide`."""
+        body = self._serialize_result(reply.value if reply.error is None else reply.error)
+        if not isinstance(body, bytes):
+            body = body.encode()
+        properties = self._blank.copy()
+        properties['correlation_id'] = properties['message_id'] = reply.id
+        if len(body) > self._threshold:
+            body = self._compress(properties, body)
+        return Encoded(self._response_exchange, request['reply_to'], properties, body)
+
+
+class NativeServer(_ServerWire, ServerSide):
     """See `ServerSide`."""
 
     unique_ids = True
@@ -157,40 +202,51 @@ class NativeServer(_Wire, ServerSide):
         """See `ServerSide`."""
         return properties.get('type') == TASK
 
-    def return_address(self, properties: Properties) -> tuple[str | None, str | None]:
-        """See `ServerSide`."""
-        reply_to = properties.get('reply_to')
-        if reply_to is not None and not reply_to.isascii() and not _is_utf_8(reply_to):
-            reply_to = None  # bytes that are no routing key: there is no such client
-        return properties.get('message_id'), reply_to
 
-    def decode_request(self, properties: Properties, body: bytes, function: str | None = None) -> Request:
-        """See `ServerSide`."""
+class _ClientWire(_Wire):
+    """What every call goes through."""
+
+    def __init__(self, party: Party) -> None:
+        super().__init__(party)
+        self._serialize_call = party.serializer.serialize_call
+        self._deserialize_result = party.serializer.deserialize_result
+        # The publisher fills in the expiration.
+        self._blank = self._template('correlation_id', 'reply_to', 'message_id', 'timestamp', 'expiration')
+
+    def encode_request(self, request: Request, routing_key: str | None) -> Encoded:
+        """See `ClientSide`."""
+        body = self._serialize_call(request.function, request.args, request.kwargs)
+        if not isinstance(body, bytes):
+            body = body.encode()
+        properties = self._blank.copy()
+        properties['correlation_id'] = properties['message_id'] = request.id
+        properties['reply_to'] = request.reply_to
+        properties['timestamp'] = time()
+        if len(body) > self._threshold:
+            body = self._compress(properties, body)
+        return Encoded(self._request_exchange, routing_key or '', properties, body)
+
+    def reply_id(self, properties: Properties) -> str | None:
+        """See `ClientSide`."""
+        id: str | None = properties.get('message_id')
+        return id if id is not None else properties.get('correlation_id')
+
+    def decode_reply(self, properties: Properties, body: bytes) -> Any:
+        """See `ClientSide`."""
         try:
             body = self._readable(properties, body)
         except ValueError as error:
-            raise WrongRequest(str(error)) from error
+            raise WrongResult(str(error)) from error
         try:
-            function, args, kwargs = self._serializer.deserialize_call(body)
-        except WrongRequest:
+            return self._deserialize_result(body)
+        except AmphoraError:
             raise
         except Exception as error:
-            # A user's own serializer may stumble over a request in any way.
-            raise WrongRequest('%s: %s' % (type(error).__name__, error)) from error
-        return Request(properties.get('message_id'), function, args, kwargs, properties.get('reply_to'))
-
-    def encode_reply(self, reply: Reply, request: Properties) -> Encoded:
-        """See `ServerSide`."""
-        body = self._serializer.serialize_result(reply.value if reply.error is None else reply.error)
-        if not isinstance(body, bytes):
-            body = body.encode()
-        properties = {**self._common, 'correlation_id': reply.id, 'message_id': reply.id}
-        if len(body) > self._threshold:
-            body = self._compress(properties, body)
-        return Encoded(Address(self._response_exchange, request['reply_to']), properties, body)
+            # A user's own serializer may stumble over a reply in any way.
+            raise WrongResult('%s: %s' % (type(error).__name__, error)) from error
 
 
-class NativeClient(_Wire, ClientSide):
+class NativeClient(_ClientWire, ClientSide):
     """See `ClientSide`."""
 
     def __init__(self, party: Party) -> None:
@@ -208,22 +264,6 @@ class NativeClient(_Wire, ClientSide):
             Binding(self.reply_queue.name, self._response_exchange, self._party.uuid),
         ]
 
-    def encode_request(self, request: Request, routing_key: str | None) -> Encoded:
-        """See `ClientSide`."""
-        body = self._serializer.serialize_call(request.function, request.args, request.kwargs)
-        if not isinstance(body, bytes):
-            body = body.encode()
-        properties = {
-            **self._common,
-            'correlation_id': request.id,
-            'reply_to': request.reply_to,
-            'message_id': request.id,
-            'timestamp': time(),
-        }
-        if len(body) > self._threshold:
-            body = self._compress(properties, body)
-        return Encoded(Address(self._request_exchange, routing_key or ''), properties, body)
-
     def encode_task(self, request: Request, routing_key: str | None) -> Encoded:
         """See `ClientSide`."""
         encoded = self.encode_request(request, routing_key)
@@ -235,25 +275,6 @@ class NativeClient(_Wire, ClientSide):
         """See `ClientSide`."""
         id: str | None = properties.get('message_id')
         return id
-
-    def reply_id(self, properties: Properties) -> str | None:
-        """See `ClientSide`."""
-        id: str | None = properties.get('message_id')
-        return id if id is not None else properties.get('correlation_id')
-
-    def decode_reply(self, properties: Properties, body: bytes) -> Any:
-        """See `ClientSide`."""
-        try:
-            body = self._readable(properties, body)
-        except ValueError as error:
-            raise WrongResult(str(error)) from error
-        try:
-            return self._serializer.deserialize_result(body)
-        except AmphoraError:
-            raise
-        except Exception as error:
-            # A user's own serializer may stumble over a reply in any way.
-            raise WrongResult('%s: %s' % (type(error).__name__, error)) from error
 
 
 def _media_type(content_type: str) -> str:

@@ -16,7 +16,6 @@ from amphora.compression import ZSTD_MAGIC, check_algorithm, compress, decompres
 from amphora.dialects.base import (
     ClientSide,
     Dialect,
-    Encoded,
     Party,
     Properties,
     ServerSide,
@@ -26,8 +25,9 @@ from amphora.dialects.base import (
     private_reply_queue,
     text_of,
 )
+from amphora.dialects.encoded import Encoded
 from amphora.dialects.formats import Format, MsgPack, check_format, packed
-from amphora.envelope import Address, Reply, Request
+from amphora.envelope import Reply, Request
 from amphora.errors import RemoteException, WrongRequest, WrongResult
 from amphora.functions import FunctionOptions
 from amphora.queue_arguments import limits
@@ -140,7 +140,8 @@ class RabiBridgeServer(ServerSide):
         else:
             outcome = [1, _traceback_of(reply.error)]
         return Encoded(
-            Address('', request['reply_to']),
+            '',
+            request['reply_to'],
             {'correlation_id': request['correlation_id'], 'delivery_mode': _TRANSIENT},
             self._dialect.pack(outcome),
         )
@@ -164,7 +165,8 @@ class RabiBridgeClient(ClientSide):
     def encode_request(self, request: Request, routing_key: str | None) -> Encoded:
         """See `ClientSide`."""
         return Encoded(
-            Address(EXCHANGE, routing_key or '%s_%s' % (self._dialect.kind, request.function)),
+            EXCHANGE,
+            routing_key or '%s_%s' % (self._dialect.kind, request.function),
             {'correlation_id': request.id, 'reply_to': self.reply_queue.name, 'delivery_mode': _TRANSIENT},
             self._dialect.pack([request.args, request.kwargs]),
         )

@@ -17,7 +17,6 @@ from amphora.dead_letters import headers_of
 from amphora.dialects.base import (
     ClientSide,
     Dialect,
-    Encoded,
     Party,
     Properties,
     ServerSide,
@@ -26,7 +25,8 @@ from amphora.dialects.base import (
     private_reply_queue,
     text_of,
 )
-from amphora.envelope import Address, Reply, Request
+from amphora.dialects.encoded import Encoded
+from amphora.envelope import Reply, Request
 from amphora.errors import WrongRequest, WrongResult, remote_error
 from amphora.topology import Queue, Record
 
@@ -119,7 +119,7 @@ class TutorialServer(ServerSide):
         else:
             body = ('%s: %s' % (class_name_of(reply.error), text_of(reply.error))).encode(errors='replace')
             properties['headers'] = {ERROR: class_name_of(reply.error)}
-        return Encoded(Address('', request['reply_to']), properties, body)
+        return Encoded('', request['reply_to'], properties, body)
 
 
 class TutorialClient(ClientSide):
@@ -144,7 +144,8 @@ class TutorialClient(ClientSide):
         if isinstance(argument, bool) or not isinstance(argument, (str, bytes, int, float)):
             raise TypeError('the argument must be a str, a number or bytes, not a %s' % type(argument).__name__)
         return Encoded(
-            Address('', routing_key or self._queue),
+            '',
+            routing_key or self._queue,
             {'correlation_id': request.id, 'reply_to': self.reply_queue.name},
             argument if isinstance(argument, bytes) else str(argument).encode(),
         )

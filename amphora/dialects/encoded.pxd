@@ -1,0 +1,2 @@
+cdef class Encoded:
+    cdef readonly object exchange, routing_key, properties, body
