@@ -16,6 +16,7 @@ COMPILED = (
     # the wire
     'amphora/amqp/speedups.pyx',
     'amphora/amqp/frames.py',
+    'amphora/amqp/properties.py',
     'amphora/amqp/content.py',
     'amphora/amqp/transport.py',
     # a channel, what it keeps, and its connection
@@ -27,6 +28,7 @@ COMPILED = (
     # values to bytes and back
     'amphora/envelope.py',
     'amphora/dialects/encoded.py',
+    'amphora/dialects/ids.py',
     'amphora/serializer.py',
     'amphora/dialects/native.py',
     # messages
@@ -37,6 +39,7 @@ COMPILED = (
     'amphora/calling.py',
     'amphora/client.py',
     # requests
+    'amphora/dispatch.py',
     'amphora/redelivery.py',
     'amphora/recent.py',
     'amphora/workers.py',

@@ -94,7 +94,7 @@ class Answering:
         self._gone: set[str] = set()
         # Bound once, and not for each request.
         self._return_address, self._decode_request = side.return_address, side.decode_request
-        self._encode_reply, self._invoke = side.encode_reply, functions.invoke
+        self._encode_reply, self._shorten = side.encode_reply, side.shorten
         self._reply_settled, self._reply_refused = self._on_reply_settled, self._on_reply_refused
         # Makes the keys of requests different where their ids may not be.
         self._numbers = count()
@@ -133,10 +133,12 @@ class Answering:
             self._join(key, job)
             return
         try:
-            answer: Encoded | None = self._recent.get(key)
-            if answer is not None:
+            answer = None
+            remembered = self._recent.get(key)
+            if remembered is not None:
                 logger.debug('request %.100r came again: answered from memory', id)
-            elif self._shared:
+                answer = _DONE if remembered is _DONE else self._side.restore(remembered, properties)
+            elif self._shared and (job.redelivered or not is_fresh(properties, time())):
                 if self._goes_back(job, id):
                     return
                 if key in self._in_hand:  # since this delivery has waited
@@ -156,7 +158,7 @@ class Answering:
                     self._reject(key, job, error)
                     return
             if self._unique_ids:
-                self._recent.remember(key, answer)
+                self._recent.remember(key, answer if answer is _DONE else self._shorten(answer))
             self._reply(key, answer)
         except BaseException:
             # Ctrl-C, or a mistake of ours: another server may do better.
@@ -191,7 +193,7 @@ class Answering:
         try:
             request = self._decode_request(properties, job.body, job.function)
             seconds = time_left(properties, time()) if request.function in self._async_names else None
-            reply = self._invoke(request, seconds)
+            reply = self._functions.invoke(request, seconds)
         except WrongRequest as error:
             logger.warning('a request that makes no sense, from %.100r: %s', reply_to, _text_of(error))
             reply = Reply(id, error=error)
@@ -221,20 +223,31 @@ class Answering:
             raise IgnoreRequest
         raise RejectRequest('%s: %s' % (type(reply.error).__name__, _text_of(reply.error)))
 
-    def _reply(self, key: Key, answer: Encoded, instead: bool = False, end: Callable[[Job], None] = Job.done) -> None:
-        """Publish the reply; all deliveries of the request that came until it is confirmed end with it."""
+    def _reply(
+        self, key: Key, answer: Encoded, instead: bool = False, end: Callable[[Job], None] | None = None
+    ) -> None:
+        """Publish the reply; all deliveries of the request that came until it is confirmed end with it.
+
+        :param end: how; None: they are done.
+        """
         if answer is _DONE:
             for job in self._in_hand.pop(key):
-                end(job)
+                self._end(job, end)
             return
 
         self._publish(answer, self._reply_settled, self._reply_refused, (key, end, instead))
+
+    def _end(self, job: Job, end: Callable[[Job], None] | None) -> None:
+        if end is None:
+            job.done()
+        else:
+            end(job)
 
     def _on_reply_settled(self, reply: Publication, acked: bool) -> None:
         key, end, _ = reply.context
         for job in self._in_hand.pop(key):
             if acked:
-                end(job)
+                self._end(job, end)
             else:
                 job.give_back()
         if not acked:
@@ -276,10 +289,8 @@ class Answering:
 
     def _goes_back(self, job: Job, id: str) -> bool:
         """Whether a request is not for this delivery to run: it goes back to its queue, or is set aside."""
-        properties, now = job.properties, time()
-        if not job.redelivered and is_fresh(properties, now):
-            return False  # as most
-        if seems_expired(properties, now):
+        properties = job.properties
+        if seems_expired(properties, time()):
             if 'expiration' not in properties:
                 # It was sent again by a server, whose word is taken for it.
                 job.drop()

@@ -19,9 +19,12 @@ NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 _FUNCTION_NAME = 'function_name'
 
-# callback, function name ('' while there is none), options, names of the options, verb. One tuple, because every
-# attribute access makes a new caller, and filling one slot costs a fifth of filling five.
-_State: TypeAlias = tuple[Callback, str, Mapping[str, Any], frozenset[str], str]
+# How many callers one remembers that have its name and one attribute more.
+_REMEMBERED = 1000
+
+# callback, function name ('' while there is none), options, names of the options, verb, and the callers that have been
+# made of it by an attribute: no call changes them, so each is made once.
+_State: TypeAlias = tuple[Callback, str, Mapping[str, Any], frozenset[str], str, dict[str, 'PrettyCaller']]
 
 
 class PrettyCaller:
@@ -55,20 +58,25 @@ class PrettyCaller:
     _state: _State
 
     def __init__(self, callback: Callback, option_names: frozenset[str] = frozenset(), verb: str = 'call') -> None:
-        _fill(self, (callback, '', NO_OPTIONS, option_names, verb))
+        _fill(self, (callback, '', NO_OPTIONS, option_names, verb, {}))
 
     # Not __getattr__: that one is asked only after a lookup has failed, which costs more than all the rest, and it
     # would let the slot shadow a remote function of the same name.
     def __getattribute__(self, attribute: str) -> Any:
+        callback, name, options, option_names, verb, callers = _read(self)
+        caller = callers.get(attribute)
+        if caller is not None:
+            return caller
         if attribute[:2] == '__' == attribute[-2:] or not attribute:
             return object.__getattribute__(self, attribute)
-        callback, name, options, option_names, verb = _read(self)
         caller = _new(PrettyCaller)
-        _fill(caller, (callback, name + '.' + attribute if name else attribute, options, option_names, verb))
+        _fill(caller, (callback, name + '.' + attribute if name else attribute, options, option_names, verb, {}))
+        if len(callers) < _REMEMBERED:
+            callers[attribute] = caller
         return caller
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        callback, name, options, option_names, verb = _read(self)
+        callback, name, options, option_names, verb, _ = _read(self)
         if name:
             return callback(name, args, kwargs, options)
         if args:
@@ -85,11 +93,11 @@ class PrettyCaller:
         if kwargs:
             options = MappingProxyType({**options, **kwargs})
         caller = _new(PrettyCaller)
-        _fill(caller, (callback, name, options, option_names, verb))
+        _fill(caller, (callback, name, options, option_names, verb, {}))
         return caller
 
     def __repr__(self) -> str:
-        _, name, options, _, verb = _read(self)
+        _, name, options, _, verb, _ = _read(self)
         target = verb + '.' + name if name else verb
         given = ''.join(f' {option}={value!r}' for option, value in options.items())
         return f'<PrettyCaller {target}{given}>'

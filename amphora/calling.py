@@ -13,7 +13,6 @@ from typing import Any
 
 import gevent
 from gevent.event import AsyncResult
-from gevent.hub import Waiter
 
 from amphora.amqp import Channel, Message
 from amphora.caller import NO_OPTIONS
@@ -146,10 +145,10 @@ class Calling:
         confirmed."""
         if self._is_full() and not self._wait_for_room(deadline):
             raise NotSent('too many requests waited for the broker, until the timeout')
-        entry = Entry(self._next_id(), deadline, Waiter(self._hub))
+        entry = Entry(self._next_id(), deadline)
         self._send(entry, function, args, kwargs, options, answered)
         try:
-            return entry.wait()
+            return entry.wait(self._hub)
         except BaseException:
             # Killed, timed out from outside, or failed: nobody waits any more.
             self._forget(entry.id)

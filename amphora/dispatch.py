@@ -13,6 +13,7 @@ from amphora.arguments import Arguments, Misfit
 from amphora.envelope import Reply, Request
 from amphora.errors import IgnoreRequest, RejectRequest, RemoteException, WrongRequest
 from amphora.functions import DEFAULT_OPTIONS, FunctionOptions, check_function_name
+from amphora.invocation import run
 
 logger = logging.getLogger('amphora.dispatch')
 
@@ -120,7 +121,7 @@ class FunctionTable:
         if time_left is not None and request.function in self.async_names:
             call = self._limit(call, time_left)
         try:
-            return Reply(request.id, call(*request.args, **request.kwargs))
+            return Reply(request.id, run(request.function, call, request.args, request.kwargs))
         except (IgnoreRequest, RejectRequest, KeyboardInterrupt):
             raise
         except Misfit as misfit:

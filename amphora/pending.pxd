@@ -1,13 +1,15 @@
 cimport cython
 
+cdef double _TICK
+
 
 cdef class Entry:
     cdef public object id, publication
     cdef public double deadline
     cdef dict _slot
-    cdef object _waiter
+    cdef object _greenlet, _reply, _error
 
-    cpdef wait(self)
+    cpdef wait(self, hub)
     cpdef deliver(self, value)
     cpdef throw(self, error)
 

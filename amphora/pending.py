@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import AsyncResult
-from gevent.hub import Waiter
+from gevent.hub import Hub
+from greenlet import getcurrent, greenlet
 
 # Deadlines are looked at this often, in seconds: a call outlives its timeout by no more than that.
 _TICK = 0.05
+_NOTHING = object()
 
 
 if TYPE_CHECKING:
@@ -33,30 +35,48 @@ class Entry:
     :ivar publication: the request on its way; the owner of the table puts it here.
     """
 
-    __slots__ = ('_slot', '_waiter', 'deadline', 'id', 'publication')
+    __slots__ = ('_error', '_greenlet', '_reply', '_slot', 'deadline', 'id', 'publication')
 
-    def __init__(self, id: str, deadline: float, waiter: Waiter[Any] | None) -> None:
+    def __init__(self, id: str, deadline: float) -> None:
         self.id = id
         self.deadline = deadline
         self.publication: Any = None
         # The table's; from `Pending.open` on.
         self._slot: dict[str, Entry]
-        self._waiter = waiter
+        self._greenlet: greenlet | None = None
+        # What came before anybody waited.
+        self._reply: Any = _NOTHING
+        self._error: BaseException | None = None
 
-    def wait(self) -> Any:
-        """Block until the reply is there; raises what the call failed with."""
-        assert self._waiter is not None
-        return self._waiter.get()
+    def wait(self, hub: Hub) -> Any:
+        """Block until the reply is there; raises what the call failed with.
+
+        :param hub: this thread's.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._reply is not _NOTHING:
+            return self._reply
+        # What a gevent Waiter does, in a quarter of its steps.
+        self._greenlet = getcurrent()
+        try:
+            return hub.switch()
+        finally:
+            self._greenlet = None
 
     def deliver(self, value: Any) -> None:
-        """Hand the reply to who waits."""
-        assert self._waiter is not None
-        self._waiter.switch(value)
+        """In the hub: hand the reply to who waits."""
+        if self._greenlet is not None:
+            self._greenlet.switch(value)
+        else:
+            self._reply = value
 
     def throw(self, error: BaseException) -> None:
-        """Hand an error to who waits."""
-        assert self._waiter is not None
-        self._waiter.throw(error)
+        """In the hub: hand an error to who waits."""
+        if self._greenlet is not None:
+            self._greenlet.throw(error)
+        else:
+            self._error = error
 
 
 class Deferred(_AsyncResult):
@@ -98,7 +118,7 @@ class DeferredEntry(Entry):
         decode: Callable[[Any], Any],
         on_dropped: Callable[[str], None],
     ) -> None:
-        super().__init__(id, deadline, None)
+        super().__init__(id, deadline)
         self._decode = decode
         self._kept: Deferred | None = None
         self._result = weakref.ref(result, lambda _: on_dropped(id))

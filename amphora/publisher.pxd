@@ -1,4 +1,7 @@
+cimport cython
+
 from amphora.amqp.channel cimport Channel as _Channel
+from amphora.amqp.connection cimport Connection as _Connection
 
 
 cdef class Publication:
@@ -15,16 +18,19 @@ cdef class Publication:
 
 
 cdef class Publisher:
-    cdef public object _session, _on_returned, _connection, _unconfirmed
+    cdef public object _session, _on_returned, _unconfirmed
+    cdef public _Connection _connection
     cdef public _Channel _channel
     cdef public bint _confirm, _alone
     cdef public Py_ssize_t _hold_count, _hold_bytes, _held_bytes
     cdef public double _patience, _opened
     cdef public dict _held
 
+    @cython.locals(connection=_Connection)
     cpdef publish(self, Publication publication)
     cpdef hold(self, Publication publication)
     cpdef withdraw(self, Publication publication)
+    @cython.locals(left=double, milliseconds=cython.longlong)
     cpdef _write(self, _Channel channel, Publication publication)
     cpdef flush(self)
     cpdef go_on(self)

@@ -219,14 +219,7 @@ class Publisher:
             raise refusal.with_traceback(None)
         channel = self._channel
         connection = self._connection
-        if (
-            channel is None
-            or connection is None
-            or self._held
-            or self._alone
-            or connection.blocked is not None
-            or connection.congested
-        ):
+        if channel is None or connection is None or self._held or self._alone or not connection.takes_messages():
             # What cannot be sent must not be found out later, when nobody is there to be told.
             encode_publish_head(
                 1, publication.exchange, publication.routing_key, True, publication.properties, len(publication.body)
@@ -282,7 +275,8 @@ class Publisher:
             left = publication.deadline - monotonic()
             if left <= 0:
                 return  # whoever waits for it is about to hear so
-            publication.properties['expiration'] = '%d' % max(1, left * 1000)
+            milliseconds = max(1, int(left * 1000))
+            publication.properties['expiration'] = f'{milliseconds:d}'
         publication.publisher = self
         confirmed = channel.confirms is not None
         publication.returned = None
@@ -307,7 +301,7 @@ class Publisher:
         """Write what is held, as far as the broker takes it now."""
         channel, connection = self._channel, self._connection
         while self._held and channel is not None and connection is not None:
-            if self._alone or channel.closed or connection.blocked is not None or connection.congested:
+            if self._alone or channel.closed or not connection.takes_messages():
                 return
             number, publication = next(iter(self._held.items()))
             if publication.suspect and channel.confirms:

@@ -15,7 +15,7 @@ from typing import Any
 import gevent
 from gevent import monkey
 
-from amphora.dispatch import FunctionTable
+from amphora.invocation import running
 
 logger = logging.getLogger('amphora.watchdog')
 
@@ -75,15 +75,9 @@ def _describe(frame: FrameType | None) -> str:
     if frame is None:
         return 'something'
     place = 'line %d of %s' % (frame.f_lineno, frame.f_code.co_filename)
-    caller: FrameType | None = frame
-    while caller is not None:
-        if caller.f_code is FunctionTable.invoke.__code__:
-            return 'function %.100r (now in %s, %s)' % (
-                caller.f_locals['request'].function,
-                frame.f_code.co_name,
-                place,
-            )
-        caller = caller.f_back
+    name = running(frame)
+    if name is not None:
+        return 'function %.100r (now in %s, %s)' % (name, frame.f_code.co_name, place)
     return '%s (%s)' % (frame.f_code.co_name, place)
 
 

@@ -1,7 +1,7 @@
 cdef class Workers:
     cdef Py_ssize_t _keep
     cdef object _hub
-    cdef dict _idle
+    cdef list _idle
     cdef set _busy
 
     cpdef begin(self, work, task)

@@ -5,16 +5,19 @@ Knows greenlets and contexts; not what a request is.
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import sys
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 import gevent
 from greenlet import GreenletExit, getcurrent, greenlet
 
 logger = logging.getLogger('amphora.server')
+
+# Without what a hub's own `switch` asks a greenlet for first: these have no such thing.
+_switch = greenlet.switch
 
 
 class Workers:
@@ -26,8 +29,7 @@ class Workers:
     def __init__(self, keep: int) -> None:
         self._keep = keep
         self._hub = gevent.get_hub()
-        # A dict, so that one that ends leaves at once.
-        self._idle: dict[greenlet, None] = {}
+        self._idle: list[greenlet] = []
         self._busy: set[greenlet] = set()
 
     def __len__(self) -> int:
@@ -43,7 +45,7 @@ class Workers:
 
         :param work: what to do with the task; runs in a `contextvars` context of the task's own.
         """
-        worker = self._idle.popitem()[0] if self._idle else greenlet(self._run, self._hub)
+        worker = self._idle.pop() if self._idle else greenlet(self._run, self._hub)
         self._busy.add(worker)
         worker.switch(work, task)
 
@@ -57,7 +59,7 @@ class Workers:
         worker = getcurrent()
         while True:
             try:
-                contextvars.Context().run(work, task)
+                Context().run(work, task)
             except BaseException:
                 # Ctrl-C reaches the main greenlet this way; anything else is printed, as for any greenlet.
                 self._hub.handle_error(self, *sys.exc_info())
@@ -65,11 +67,12 @@ class Workers:
             del task  # and with it the request's body
             if len(self._idle) >= self._keep:
                 return
-            self._idle[worker] = None
+            self._idle.append(worker)
             try:
-                work, task = self._hub.switch()
+                work, task = _switch(self._hub)
             except BaseException as error:
                 # Dismissed; or a gevent.Timeout came that a function had started and left behind.
-                self._idle.pop(worker, None)
+                if worker in self._idle:
+                    self._idle.remove(worker)
                 logger.debug('an idle worker ends: %r', error)
                 return

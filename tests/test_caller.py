@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import inspect
 import pickle
 from collections.abc import Callable, Mapping
@@ -66,9 +67,23 @@ def test_a_part_of_a_name_can_be_kept_and_used_again(call: PrettyCaller, sent: R
     ]
 
 
-def test_every_attribute_access_gives_a_new_caller(call: PrettyCaller) -> None:
-    assert call.add is not call.add
+def test_every_attribute_gives_a_caller_of_its_own_which_is_remembered(call: PrettyCaller) -> None:
     assert isinstance(call.add, PrettyCaller)
+    assert call.add is call.add
+    assert call.add is not call.add.add
+    assert call.add is not call(timeout=5).add
+
+
+def test_not_more_callers_are_remembered_than_a_program_has_functions(call: PrettyCaller, sent: Recorder) -> None:
+    first = call.function_0
+    for number in range(100_000):
+        getattr(call, 'function_%d' % number)
+    gc.collect()
+
+    assert sum(isinstance(each, PrettyCaller) for each in gc.get_objects()) < 2000
+    assert call.function_0 is first
+    call.function_99999(1)
+    assert sent.calls == [('function_99999', (1,), {}, {})]
 
 
 def test_options_are_given_by_calling_before_there_is_a_name(call: PrettyCaller, sent: Recorder) -> None:

@@ -3,7 +3,7 @@ cimport cython
 from amphora.amqp.acks cimport Acks
 from amphora.amqp.confirms cimport Confirms
 from amphora.amqp.consumers cimport AnyConsumer as _AnyConsumer
-from amphora.amqp.content cimport ContentAssembler
+from amphora.amqp.content cimport ContentAssembler, encode_message
 
 
 cdef class Channel:
@@ -15,6 +15,7 @@ cdef class Channel:
     cdef ContentAssembler _content
     cdef object _turn, _outstanding, _telling
     cdef bint _closing
+    cdef Py_ssize_t _frame_max, _max_message_size
 
     cpdef publish(self, exchange, routing_key, properties, body, mandatory=*, publication=*)
     cpdef ack(self, delivery_tag, multiple=*)

@@ -21,6 +21,7 @@ from amphora.amqp.confirms import Confirms, Publication
 from amphora.amqp.consumers import AnyConsumer, DeliveryListener, DirectConsumer
 from amphora.amqp.content import ContentAssembler, encode_message
 from amphora.amqp.errors import ChannelClosed, CommandInvalid, UnexpectedFrame, channel_error
+from amphora.amqp.frames import decode_deliver
 from amphora.amqp.listeners import tell
 from amphora.amqp.message import DeliveryInfo, Message, ReturnInfo
 from amphora.amqp.methods import BasicMethods, ConfirmMethods, ExchangeMethods, QueueMethods, TxMethods
@@ -60,6 +61,7 @@ class Channel:
     def __init__(self, connection: Connection, number: int, max_message_size: int) -> None:
         self.connection = connection
         self.id = number
+        self._frame_max, self._max_message_size = connection.frame_max, connection.max_message_size
         self.error: Exception | None = None
         self.close_listeners: list[CloseListener] = []
         self.return_listeners: list[ReturnListener] = []
@@ -164,7 +166,6 @@ class Channel:
         """
         if self.error is not None or self._closing:
             self.check_open()
-        connection = self.connection
         data = encode_message(
             self.id,
             exchange,
@@ -172,11 +173,11 @@ class Channel:
             mandatory,
             properties,
             body,
-            connection.frame_max,
-            connection.max_message_size,
+            self._frame_max,
+            self._max_message_size,
         )
         tag = 0 if self.confirms is None else self.confirms.register(publication)
-        connection.write(data)
+        self.connection.write(data)
         return tag
 
     def ack(self, delivery_tag: int, multiple: bool = False) -> None:
@@ -259,7 +260,7 @@ class Channel:
     def _on_delivery(self, method: bytes, properties: dict[str, Any], body: bytes) -> None:
         if self._closing:
             return
-        consumer_tag, delivery_tag, redelivered, at = frames.decode_deliver(method)
+        consumer_tag, delivery_tag, redelivered, at = decode_deliver(method)
         consumer: AnyConsumer | None = self.consumers.get(consumer_tag)
         if consumer is not None:
             consumer.deliver(method, delivery_tag, redelivered, at, properties, body)

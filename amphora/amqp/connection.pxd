@@ -1,3 +1,6 @@
+cimport cython
+
+from amphora.amqp.channel cimport Channel as _Channel
 from amphora.amqp.frames cimport Splitter as _Splitter
 from amphora.amqp.transport cimport Transport as _Transport
 
@@ -19,5 +22,7 @@ cdef class Connection:
     cdef object __weakref__
 
     cpdef write(self, bytes data)
+    cpdef bint takes_messages(self) except -1
     cpdef _received(self, bytes data)
+    @cython.locals(channel=_Channel)
     cpdef _on_delivered(self, number, bytes method, bytes header, bytes body)

@@ -344,7 +344,11 @@ class Connection:
     @property
     def congested(self) -> bool:
         """Whether more is unsent than the high-water mark; `drain_listeners` hear when that is over."""
-        return self._transport.congested
+        return self._transport.is_congested()
+
+    def takes_messages(self) -> bool:
+        """Whether a message may be written now: the broker has not said stop, and not too much is unsent."""
+        return self.blocked is None and not self._transport.is_congested()
 
     @property
     def unsent(self) -> int:
@@ -362,7 +366,7 @@ class Connection:
         """
         self.check_thread()
         while not channel.closed:
-            if self._transport.congested or self.blocked is not None:
+            if not self.takes_messages():
                 self._writable.clear()
                 self._writable.wait()
             elif not channel.flowing.is_set():
@@ -412,7 +416,7 @@ class Connection:
                 self._refuse(error)
 
     def _on_delivered(self, number: int, method: bytes, header: bytes, body: bytes) -> None:
-        channel = self._channels.get(number)
+        channel: Channel | None = self._channels.get(number)
         if channel is not None:
             channel.handle_delivery(method, header, body)
         else:

@@ -1,3 +1,6 @@
+from amphora.amqp.properties cimport decode_header
+
+
 cdef class ContentAssembler:
     cdef public Py_ssize_t max_size
     cdef public object method

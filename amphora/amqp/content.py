@@ -19,6 +19,8 @@ FRAME_MAX = 131072
 #: RabbitMQ 3.10's default limit for a message body, in bytes
 MAX_MESSAGE_SIZE = 134217728
 
+_encode_usual: Any = getattr(speedups, 'encode_message', None)
+
 
 def encode_publish_head(
     channel: int,
@@ -54,8 +56,8 @@ def encode_message(
     max_message_size: int = MAX_MESSAGE_SIZE,
 ) -> bytes:
     """All frames of a publish; raises as `encode_publish_head`."""
-    if speedups is not None:
-        usual = speedups.encode_message(
+    if _encode_usual is not None:
+        usual: bytes | None = _encode_usual(
             channel, exchange, routing_key, mandatory, properties, body, frame_max, max_message_size
         )
         if usual is not None:

@@ -39,6 +39,8 @@ _head = struct.Struct('>HHQH')
 _OCTETS = ('delivery_mode', 'priority')
 _LENGTHS = tuple(bytes((length,)) for length in range(256))
 
+_decode_usual: Any = getattr(speedups, 'decode_header', None)
+
 _Encode = Callable[[str, Any], bytes]
 # The payload of the header, where the property begins in it -> its value and where it ends.
 _Decode = Callable[[bytes, int], tuple[Any, int]]
@@ -116,8 +118,8 @@ def decode_header(payload: bytes) -> tuple[int, dict[str, Any]]:
 
     :raises FrameError: when the payload is cut short, is of another class, or a value in it does not fit.
     """
-    if speedups is not None:
-        usual = speedups.decode_header(payload)
+    if _decode_usual is not None:
+        usual: tuple[int, dict[str, Any]] | None = _decode_usual(payload)
         if usual is not None:
             return usual
     if len(payload) < 14:

@@ -7,6 +7,7 @@ cdef class Transport:
     cdef public bint _was_congested, _armed, _busy
     cdef public list _queue
 
+    cpdef bint is_congested(self) except -1
     cpdef write(self, bytes data)
     cpdef flush(self)
     cpdef _drain(self)

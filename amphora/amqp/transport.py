@@ -42,8 +42,8 @@ class Transport:
     :param sock: a connected gevent socket; the transport takes its descriptor over.
     :param on_data: called in the hub with the bytes that came.
     :param on_lost: called once, in the hub, with the reason why the socket is gone; not after `close`.
-    :param on_drain: called in the hub when `congested` has been true and the backlog has been halved.
-    :param high_water: unsent bytes above which `congested` is true.
+    :param on_drain: called in the hub when `is_congested` has been true and the backlog has been halved.
+    :param high_water: unsent bytes above which `is_congested` is true.
     """
 
     def __init__(
@@ -121,8 +121,7 @@ class Transport:
         """Bytes that were written and that the socket has not taken yet."""
         return self._queued + len(self._partial)
 
-    @property
-    def congested(self) -> bool:
+    def is_congested(self) -> bool:
         """Whether more is unsent than the high-water mark; `on_drain` is then called when half of that is gone."""
         if self._queued + len(self._partial) > self.high_water:
             self._was_congested = True

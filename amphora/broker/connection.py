@@ -234,14 +234,14 @@ class Connection:
         """Send a delivery; when too much is unsent then, no more come until the client has read some."""
         transport = self.transport
         transport.write(data)
-        if transport.congested:
+        if transport.is_congested():
             self.gate.open = False
 
     @property
     def is_deaf(self) -> bool:
         """Whether so much is unsent that the client cannot be reading at all."""
-        # Asked for `congested` the transport tells when that is over.
-        return self.transport.unsent > _DEAF and self.transport.congested
+        # Asked for `is_congested` the transport tells when that is over.
+        return self.transport.unsent > _DEAF and self.transport.is_congested()
 
     def say(self, method: type[base.Frame], **fields: Any) -> None:
         """Send a method on channel 0."""

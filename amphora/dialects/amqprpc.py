@@ -18,12 +18,12 @@ from amphora.dialects.base import (
     Properties,
     ServerSide,
     Source,
-    decimal_ids,
     private_reply_queue,
     text_of,
 )
 from amphora.dialects.encoded import Encoded
 from amphora.dialects.formats import Format, Json, check_format, packed
+from amphora.dialects.ids import decimal_ids
 from amphora.envelope import Reply, Request
 from amphora.errors import RemoteException, WrongRequest, WrongResult
 from amphora.topology import Queue, Record

@@ -7,15 +7,13 @@ user makes of a `Dialect` holds options; a server and a client get one side of i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
-from itertools import count
-from random import getrandbits
+from collections.abc import Callable, Collection, Mapping, Sized
 from typing import Any
-from uuid import uuid4
 
 from msgspec import Struct
 
 from amphora.dialects.encoded import Encoded
+from amphora.dialects.ids import CountedUuids
 from amphora.envelope import Reply, Request
 from amphora.errors import RemoteException
 from amphora.functions import FunctionOptions
@@ -116,6 +114,18 @@ class ServerSide(ABC):
         :raises TypeError: the value cannot be serialised.
         """
 
+    def shorten(self, reply: Encoded) -> Sized:
+        """What to remember of a reply, of a length in bytes. A server remembers thousands: the smaller the better."""
+        return reply
+
+    def restore(self, shortened: Any, request: Properties) -> Encoded:
+        """The reply that was shortened.
+
+        :param request: the properties of a repeat of the request.
+        """
+        reply: Encoded = shortened
+        return reply
+
 
 class ClientSide(ABC):
     """A dialect as a client of one service speaks it.
@@ -133,9 +143,7 @@ class ClientSide(ABC):
 
     def new_ids(self) -> Callable[[], str]:
         """Makes an id for each request; each such maker has ids of its own."""
-        # A uuid4 whose last twelve digits count: as unique, and without the system call that a fresh one costs.
-        prefix, numbers = str(uuid4())[:24], count(1)
-        return lambda: '%s%012x' % (prefix, next(numbers))
+        return CountedUuids().next
 
     @abstractmethod
     def encode_request(self, request: Request, routing_key: str | None) -> Encoded:
@@ -212,12 +220,6 @@ def text_of(value: object, to_text: Callable[[object], str] = str) -> str:
 def class_name_of(error: Exception) -> str:
     """The class name of an error, which may have come from elsewhere itself."""
     return error.error_type if isinstance(error, RemoteException) else type(error).__name__
-
-
-def decimal_ids() -> Callable[[], str]:
-    """Makes numbers in decimal for ids. They begin anywhere: a late reply to an earlier program must find nobody."""
-    numbers = count(getrandbits(62))
-    return lambda: '%d' % next(numbers)
 
 
 def private_reply_queue(party: Party) -> Queue:

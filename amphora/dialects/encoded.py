@@ -21,3 +21,7 @@ class Encoded:
         self.routing_key = routing_key
         self.properties = properties
         self.body = body
+
+    def __len__(self) -> int:
+        """Bytes of the body."""
+        return len(self.body)

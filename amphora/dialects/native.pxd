@@ -17,6 +17,7 @@ cdef class _ServerWire(_Wire):
     cpdef return_address(self, dict properties)
     cpdef decode_request(self, dict properties, body, function=*)
     cpdef encode_reply(self, _Reply reply, dict request)
+    cpdef shorten(self, _Encoded reply)
 
 
 cdef class _ClientWire(_Wire):

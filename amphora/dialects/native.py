@@ -8,6 +8,7 @@ than the serializer reads is refused; what bears no label, as a 0.1.3 peer's, is
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from time import time
 from typing import Any
 
@@ -178,6 +179,20 @@ class _ServerWire(_Wire):
         if len(body) > self._threshold:
             body = self._compress(properties, body)
         return Encoded(self._response_exchange, request['reply_to'], properties, body)
+
+    def shorten(self, reply: Encoded) -> Sized:
+        """See `ServerSide`."""
+        # All else is the same in each, or in the request again.
+        return reply if 'content_encoding' in reply.properties else reply.body
+
+    def restore(self, shortened: Any, request: Properties) -> Encoded:
+        """See `ServerSide`."""
+        if not isinstance(shortened, bytes):
+            reply: Encoded = shortened
+            return reply
+        properties = self._blank.copy()
+        properties['correlation_id'] = properties['message_id'] = request['message_id']
+        return Encoded(self._response_exchange, request['reply_to'], properties, shortened)
 
 
 class NativeServer(_ServerWire, ServerSide):

@@ -21,12 +21,12 @@ from amphora.dialects.base import (
     ServerSide,
     Source,
     check_functions,
-    decimal_ids,
     private_reply_queue,
     text_of,
 )
 from amphora.dialects.encoded import Encoded
 from amphora.dialects.formats import Format, MsgPack, check_format, packed
+from amphora.dialects.ids import decimal_ids
 from amphora.envelope import Reply, Request
 from amphora.errors import RemoteException, WrongRequest, WrongResult
 from amphora.functions import FunctionOptions

@@ -89,8 +89,8 @@ bodies = st.one_of(
 def in_python(function: Callable[..., Any], *args: Any) -> Any:
     """What a function of these gives without its counterpart in C; the error when it raises one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(content, 'speedups', None)
-        patch.setattr(properties, 'speedups', None)
+        patch.setattr(content, '_encode_usual', None)
+        patch.setattr(properties, '_decode_usual', None)
         try:
             return function(*args)
         except (ValueError, FrameError) as error:

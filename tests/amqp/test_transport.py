@@ -156,7 +156,7 @@ def test_bytes_keep_their_order_whatever_the_socket_takes(stream: Wired) -> None
 def test_a_peer_that_does_not_read_makes_it_congested_and_reading_makes_it_drain_once(stream: Wired) -> None:
     transport = stream.transport
     written = 0
-    while not transport.congested:
+    while not transport.is_congested():
         transport.write(b'x' * 50_000)
         written += 50_000
         assert written < 10 * HIGH_WATER
@@ -167,7 +167,7 @@ def test_a_peer_that_does_not_read_makes_it_congested_and_reading_makes_it_drain
     stream.read(written)
 
     eventually(lambda: transport.unsent == 0)
-    assert not transport.congested
+    assert not transport.is_congested()
     assert len(stream.drained) == 1
     assert stream.drained[0] <= HIGH_WATER // 2
 
@@ -248,7 +248,7 @@ def test_a_heartbeat_from_another_thread_never_lands_inside_a_frame(stream: Wire
     # when frames of 100,000 equal octets are written meanwhile, until a heartbeat has come as well
     def write() -> None:
         for number in range(200):
-            while transport.congested:
+            while transport.is_congested():
                 gevent.sleep(0)
             transport.write(bytes((number,)) * 100_000)
 

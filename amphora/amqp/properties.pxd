@@ -1,0 +1,1 @@
+cpdef decode_header(bytes payload)

@@ -1,0 +1,3 @@
+cdef class CountedUuids:
+    cdef str _prefix
+    cdef unsigned long long _number
