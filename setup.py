@@ -105,7 +105,7 @@ def extensions() -> list[Extension]:
     if os.environ.get('AMPHORA_PURE'):
         return []
     return [
-        Extension(path.rpartition('.')[0].replace('/', '.'), [path], extra_compile_args=['-O2', '-g0'])
+        Extension(path.rpartition('.')[0].replace('/', '.'), [path], extra_compile_args=['-O2', '-g0', '-fno-plt'])
         for path in COMPILED
     ]
 

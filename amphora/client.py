@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import gevent
+from gevent import get_hub
 from gevent.event import AsyncResult, Event
 from gevent.lock import RLock
 
@@ -119,7 +120,7 @@ class AmqpRpcClient:
             raise TypeError('dialect must be an object such as amphora.dialects.Tutorial(), not %r' % (dialect,))
         self._dialect = dialect
         self._tunings: dict[str, Tuning] = {}
-        self._hub = gevent.get_hub()
+        self._hub = get_hub()
         self._call = PrettyCaller(self._do_call, _OPTIONS, 'call')
         self._defer = PrettyCaller(self._do_defer, _OPTIONS, 'defer')
         self._try_call = PrettyCaller(self._do_try_call, _OPTIONS, 'try_call')
@@ -252,7 +253,7 @@ class AmqpRpcClient:
 
     def _do_call(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]) -> Any:
         # Asked here already: most calls come by, with neither another thread nor options.
-        if gevent.get_hub() is not self._hub or self._forked:
+        if get_hub() is not self._hub or self._forked:
             self._check_thread()
         seconds = self.timeout if options is NO_OPTIONS else self._timeout(options)
         return self._calling.call(function, args, kwargs, options, monotonic() + seconds)
@@ -445,7 +446,7 @@ class AmqpRpcClient:
             self._consuming.stop()
 
     def _check_thread(self) -> None:
-        if gevent.get_hub() is not self._hub:
+        if get_hub() is not self._hub:
             raise WrongThread('%r belongs to another thread; make a client in this one' % self)
         if self._forked:
             self._start_afresh()
@@ -467,7 +468,7 @@ class AmqpRpcClient:
 
     def _stop_at_exit(self) -> None:
         # Not in a forked child, whose parent goes on with these connections; not from a thread that is not ours.
-        if self._forked or self._hub is not gevent.get_hub():
+        if self._forked or self._hub is not get_hub():
             return
         if self._publisher.held:
             # The program may have ended before there was a connection: give it a chance.

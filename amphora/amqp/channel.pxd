@@ -21,7 +21,9 @@ cdef class Channel:
     cpdef ack(self, delivery_tag, multiple=*)
     cpdef _ack_gathered(self, delivery_tag, multiple)
     cpdef handle(self, int kind, bytes payload)
-    cpdef handle_delivery(self, bytes method, bytes header, bytes body)
+    cpdef handle_delivery(self, tuple delivery)
     cpdef _settle(self, bytes payload, bint acked)
     @cython.locals(consumer=_AnyConsumer)
-    cpdef _on_delivery(self, bytes method, dict properties, bytes body)
+    cpdef _on_delivery(
+        self, bytes method, consumer_tag, delivery_tag, bint redelivered, Py_ssize_t names, dict properties, bytes body
+    )

@@ -20,8 +20,8 @@ from amphora.amqp.acks import Acks
 from amphora.amqp.confirms import Confirms, Publication
 from amphora.amqp.consumers import AnyConsumer, DeliveryListener, DirectConsumer
 from amphora.amqp.content import ContentAssembler, encode_message
+from amphora.amqp.deliveries import Delivery
 from amphora.amqp.errors import ChannelClosed, CommandInvalid, UnexpectedFrame, channel_error
-from amphora.amqp.frames import decode_deliver
 from amphora.amqp.listeners import tell
 from amphora.amqp.message import DeliveryInfo, Message, ReturnInfo
 from amphora.amqp.methods import BasicMethods, ConfirmMethods, ExchangeMethods, QueueMethods, TxMethods
@@ -244,12 +244,14 @@ class Channel:
         else:
             raise UnexpectedFrame('a frame of type %d on channel %d' % (kind, self.id))
 
-    def handle_delivery(self, method: bytes, header: bytes, body: bytes) -> None:
+    def handle_delivery(self, delivery: Delivery) -> None:
         """Take a ``basic.deliver`` of this channel whose message has come in one piece.
 
         :raises Closed: a connection error, when it breaks the protocol.
         """
-        self._on_delivery(method, self._content.whole(header, body), body)
+        _, _, method, consumer_tag, delivery_tag, redelivered, names, properties, body = delivery
+        self._content.check_whole(body)
+        self._on_delivery(method, consumer_tag, delivery_tag, redelivered, names, properties, body)
 
     def _settle(self, payload: bytes, acked: bool) -> None:
         tag, bits = frames.decode_ack(payload)
@@ -257,13 +259,21 @@ class Channel:
             raise CommandInvalid('a confirm on channel %d, which is not in confirm mode' % self.id)
         self.confirms.settle(tag, bits & 1 == 1, acked)
 
-    def _on_delivery(self, method: bytes, properties: dict[str, Any], body: bytes) -> None:
+    def _on_delivery(
+        self,
+        method: bytes,
+        consumer_tag: bytes,
+        delivery_tag: int,
+        redelivered: bool,
+        names: int,
+        properties: dict[str, Any],
+        body: bytes,
+    ) -> None:
         if self._closing:
             return
-        consumer_tag, delivery_tag, redelivered, at = decode_deliver(method)
         consumer: AnyConsumer | None = self.consumers.get(consumer_tag)
         if consumer is not None:
-            consumer.deliver(method, delivery_tag, redelivered, at, properties, body)
+            consumer.deliver(method, delivery_tag, redelivered, names, properties, body)
             return
         self.acks.stray()
         if self._telling.admits(monotonic()):
@@ -272,7 +282,7 @@ class Channel:
     def _on_content(self, method: bytes, properties: dict[str, Any], body: bytes) -> None:
         name = method[:4]
         if name == frames.BASIC_DELIVER:
-            self._on_delivery(method, properties, body)
+            self._on_delivery(method, *frames.decode_deliver(method), properties, body)
         elif self._closing:
             return
         elif name == frames.BASIC_GET_OK:

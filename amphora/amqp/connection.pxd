@@ -24,5 +24,5 @@ cdef class Connection:
     cpdef write(self, bytes data)
     cpdef bint takes_messages(self) except -1
     cpdef _received(self, bytes data)
-    @cython.locals(channel=_Channel)
-    cpdef _on_delivered(self, number, bytes method, bytes header, bytes body)
+    @cython.locals(channel=_Channel, delivery=tuple)
+    cpdef _take_delivery(self, bytes data, at, frame_max)

@@ -23,6 +23,7 @@ from pamqp import base, commands
 from amphora.amqp import frames, heartbeat
 from amphora.amqp.channel import CLOSE_TIMEOUT, TELLING, Channel, CloseListener
 from amphora.amqp.content import FRAME_MAX, MAX_MESSAGE_SIZE
+from amphora.amqp.deliveries import read_delivery
 from amphora.amqp.errors import (
     ChannelNumberError,
     Closed,
@@ -157,7 +158,7 @@ class Connection:
         # channels are remembered, and are the last to be used again: a stray delivery must not meet a new channel's
         # consumer.
         self._retired: set[int] = set()
-        self._splitter = frames.Splitter(on_delivered=self._on_delivered)
+        self._splitter = frames.Splitter(take=self._take_delivery)
         self._writable = Event()
         self._writable.set()
         self._closing = False
@@ -415,12 +416,17 @@ class Connection:
             if self.error is None:
                 self._refuse(error)
 
-    def _on_delivered(self, number: int, method: bytes, header: bytes, body: bytes) -> None:
+    def _take_delivery(self, data: bytes, at: int, frame_max: int) -> int:
+        delivery = read_delivery(data, at, frame_max)
+        if delivery is None:
+            return 0
+        stop, number = delivery[0], delivery[1]
         channel: Channel | None = self._channels.get(number)
         if channel is not None:
-            channel.handle_delivery(method, header, body)
+            channel.handle_delivery(delivery)
         else:
             self._check_retired(number)
+        return stop
 
     def _check_retired(self, number: int) -> None:
         if number not in self._retired:

@@ -11,7 +11,7 @@ cdef class ContentAssembler:
     cdef object _missing
 
     cpdef begin(self, bytes method)
-    cpdef dict whole(self, bytes header, bytes body)
+    cpdef check_whole(self, bytes body)
 
 
 cpdef bytes encode_message(

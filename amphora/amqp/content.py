@@ -134,17 +134,16 @@ class ContentAssembler:
         self.content = payload
         return True
 
-    def whole(self, header: bytes, body: bytes) -> dict[str, Any]:
-        """The properties of a message that has come in one piece; its header announces the body as it is.
+    def check_whole(self, body: bytes) -> None:
+        """Take note of a message that has come in one piece.
 
         :raises UnexpectedFrame: when the content before it is not complete.
-        :raises FrameError: when the header cannot be decoded, or the body is larger than `max_size`.
+        :raises FrameError: when the body is larger than `max_size`.
         """
         if self.method is not None:
             raise UnexpectedFrame('a method frame where %s was expected' % self._expected())
         if len(body) > self.max_size:
             raise self._too_large(len(body))
-        return decode_header(header)[1]
 
     def take(self) -> tuple[bytes, dict[str, Any], bytes]:
         """The complete content: method payload, properties and body; the assembler is then free for the next."""

@@ -45,10 +45,8 @@ BASIC_ACK = b'\x00\x3c\x00\x50'
 BASIC_NACK = b'\x00\x3c\x00\x78'
 
 _frame_header = struct.Struct('>BHI')
-_unpack_frame_header = _frame_header.unpack_from
-# The head of a content header's frame, and of its payload the size of the body.
-_unpack_content_head = struct.Struct('>BHI4xQ').unpack_from
-_CONTENT_HEAD_SIZE = 19
+#: unpacks type, channel and size of the payload
+unpack_frame_header = _frame_header.unpack_from
 _tag_and_bits = struct.Struct('>QB')
 _unpack_tag_and_bits = _tag_and_bits.unpack_from
 #: packs type, channel and size of the payload
@@ -59,8 +57,8 @@ _ack_head = struct.Struct('>BHI4sQBB').pack
 _SMALL = 1024
 
 Frame = tuple[int, int, bytes]
-#: gets a channel's number and the payloads of a message's three frames: method, header and body
-ContentListener = Callable[[int, bytes, bytes, bytes], None]
+#: gets bytes, where a frame begins in them, and how large one may be; gives where what it has taken ends, or 0
+Taker = Callable[[bytes, int, int], int]
 
 
 def keep(parts: list[bytes | bytearray], piece: bytes) -> None:
@@ -81,17 +79,17 @@ class Splitter:
     """Cuts a byte stream into frames, whatever pieces it arrives in.
 
     :param frame_max: the largest frame to accept, in bytes with its overhead; raise it once tune is agreed on.
-    :param on_delivered: called with each ``basic.deliver`` whose message came in one piece and has one body frame, as
-        nearly all do: its three frames are not yielded then.
+    :param take: is shown each frame first, in the bytes that came, and may take it and others after it at once: those
+        are not yielded then.
     :ivar header_max: the largest content header to accept, in the same bytes, where that is more than `frame_max`.
     :ivar begun: how many frames have not come in one piece; the last of them may be under way.
     """
 
-    __slots__ = ('_needed', '_on_delivered', '_parts', '_size', 'begun', 'frame_max', 'header_max')
+    __slots__ = ('_needed', '_parts', '_size', '_take', 'begun', 'frame_max', 'header_max')
 
-    def __init__(self, frame_max: int = FRAME_MIN_SIZE, on_delivered: ContentListener | None = None) -> None:
+    def __init__(self, frame_max: int = FRAME_MIN_SIZE, take: Taker | None = None) -> None:
         self.frame_max = frame_max
-        self._on_delivered = on_delivered
+        self._take = take
         self.header_max = 0
         self.begun = 0
         self._parts: list[bytes | bytearray] = []
@@ -119,14 +117,13 @@ class Splitter:
             data = b''.join(self._parts)
             self._parts.clear()
         at, end = 0, len(data)
-        unpack = _unpack_frame_header
+        unpack = unpack_frame_header
         needed = 7
         while end - at >= 7:
-            if self._on_delivered is not None:
-                delivery = cut_delivery(data, at, self.frame_max)
-                if delivery is not None:
-                    at, channel, method, header, body = delivery
-                    self._on_delivered(channel, method, header, body)
+            if self._take is not None:
+                stop = self._take(data, at, self.frame_max)
+                if stop:
+                    at = stop
                     continue
             kind, channel, size = unpack(data, at)
             stop = at + 7 + size
@@ -304,35 +301,6 @@ def _decode_ack(payload: bytes) -> tuple[int, int]:
     return cast('tuple[int, int]', _unpack_tag_and_bits(payload, 4))
 
 
-def _cut_delivery(data: bytes, at: int, frame_max: int) -> tuple[int, int, bytes, bytes, bytes] | None:
-    """Of a ``basic.deliver`` that begins at an offset, and whose message has one body frame: where it ends, the
-    channel, and the payloads of its three frames.
-
-    None when not all of it is there, and for anything unusual: that is left to those who look at each frame by itself.
-    """
-    if data[at + 7 : at + 11] != BASIC_DELIVER:
-        return None
-    end = len(data)
-    _, channel, size = _unpack_frame_header(data, at)
-    header = at + size + FRAME_OVERHEAD
-    if end - header <= _CONTENT_HEAD_SIZE:
-        return None
-    kind, number, header_size, body_size = _unpack_content_head(data, header)
-    body = header + header_size + FRAME_OVERHEAD
-    stop = body + 7 + body_size
-    if (
-        data[at] != METHOD
-        or kind != HEADER
-        or number != channel
-        or max(size, header_size, body_size) + FRAME_OVERHEAD > frame_max
-        or stop >= end
-        or _unpack_frame_header(data, body) != (BODY, channel, body_size)
-        or not data[header - 1] == data[body - 1] == data[stop] == 0xCE
-    ):
-        return None
-    return stop + 1, channel, data[at + 7 : header - 1], data[header + 7 : body - 1], data[body + 7 : stop]
-
-
 def _decode_deliver(payload: bytes) -> tuple[bytes, int, bool, int]:
     """Of a ``basic.deliver``: raw consumer tag, delivery tag, redelivered, and where its exchange name begins.
 
@@ -346,6 +314,6 @@ def _decode_deliver(payload: bytes) -> tuple[bytes, int, bool, int]:
 
 
 if TYPE_CHECKING or speedups is None:
-    cut_delivery, decode_ack, decode_deliver = _cut_delivery, _decode_ack, _decode_deliver
+    decode_ack, decode_deliver = _decode_ack, _decode_deliver
 else:
-    cut_delivery, decode_ack, decode_deliver = speedups.cut_delivery, speedups.decode_ack, speedups.decode_deliver
+    decode_ack, decode_deliver = speedups.decode_ack, speedups.decode_deliver

@@ -8,6 +8,7 @@ say what is wrong.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Copy
 from cpython.long cimport PyLong_AsLongLongAndOverflow
+from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint64_t
 from libc.string cimport memcmp, memcpy
@@ -15,7 +16,8 @@ from libc.string cimport memcmp, memcpy
 from amphora.amqp.errors import FrameError
 
 cdef extern from "Python.h":
-    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+    const unsigned char *PyUnicode_1BYTE_DATA(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
     bint PyUnicode_IS_ASCII(object text)
 
 cdef enum:
@@ -58,6 +60,9 @@ cdef tuple NAMES = (
     'cluster_id',
 )
 cdef dict PLACES = {name: place for place, name in enumerate(NAMES)}
+cdef PyObject *POINTERS[COUNT]
+for _place in range(COUNT):
+    POINTERS[_place] = <PyObject *> NAMES[_place]
 
 
 # Octets one by one: compilers make a single instruction of these, and none of a loop.
@@ -113,12 +118,12 @@ cdef inline bytes part(const unsigned char *data, Py_ssize_t start, Py_ssize_t s
     return PyBytes_FromStringAndSize(<const char *> data + start, stop - start)
 
 
-cdef inline const char *short_text(object text, Py_ssize_t *size) except? NULL:
+cdef inline const char *short_text(object text, Py_ssize_t *size):
     """The bytes of a text that may be a short string; NULL for anything else."""
     if type(text) is not str or not PyUnicode_IS_ASCII(text):
         return NULL
-    cdef const char *raw = PyUnicode_AsUTF8AndSize(text, size)
-    return raw if size[0] <= 255 else NULL
+    size[0] = PyUnicode_GET_LENGTH(text)
+    return <const char *> PyUnicode_1BYTE_DATA(text) if size[0] <= 255 else NULL
 
 
 cdef inline int place_of(object name) except -2:
@@ -126,19 +131,19 @@ cdef inline int place_of(object name) except -2:
     cdef int place
     # Nearly always the very object: names that stand in a program are the same wherever they stand.
     for place in range(COUNT):
-        if name is NAMES[place]:
+        if <PyObject *> name == POINTERS[place]:
             return place
     found = PLACES.get(name)
     return -1 if found is None else found
 
 
-cdef inline bint is_text(object text, const unsigned char *data, Py_ssize_t length) except -1:
-    """Whether these bytes are that text, or None."""
-    cdef Py_ssize_t size = 0
-    if text is None:
-        return False
-    cdef const char *raw = PyUnicode_AsUTF8AndSize(text, &size)
-    return size == length and memcmp(raw, data, length) == 0
+cdef inline bint is_text(object text, const unsigned char *data, Py_ssize_t length):
+    """Whether these bytes are that text, which is ASCII or None."""
+    return (
+        text is not None
+        and PyUnicode_GET_LENGTH(text) == length
+        and memcmp(PyUnicode_1BYTE_DATA(text), data, length) == 0
+    )
 
 
 def encode_message(
@@ -162,7 +167,6 @@ def encode_message(
     cdef const char *exchange_text
     cdef const char *key_text
     cdef uint64_t numbers[COUNT]
-    cdef bint there[COUNT]
     cdef int place, overflow, flags = 0
     cdef long long number
     cdef double seconds
@@ -172,8 +176,6 @@ def encode_message(
     key_text = short_text(routing_key, &key_size)
     if exchange_text is NULL or key_text is NULL:
         return None
-    for place in range(COUNT):
-        there[place] = False
     for name, value in (<dict> properties).items():
         place = place_of(name)
         if place < 0:
@@ -200,7 +202,7 @@ def encode_message(
                 seconds = number
             else:
                 seconds = value
-            if not 0 <= seconds < 9007199254740992:  # what a double counts one by one
+            if not 0 <= seconds < 9007199254740992.0:  # what a double counts one by one
                 return None
             numbers[place] = <uint64_t> seconds
             header_size += 8
@@ -209,7 +211,6 @@ def encode_message(
             if texts[place] is NULL:
                 return None
             header_size += 1 + sizes[place]
-        there[place] = True
         flags |= 0x8000 >> place
     if header_size + OVERHEAD > frame_max:
         return None
@@ -227,7 +228,7 @@ def encode_message(
     to = begin_frame(to, HEADER, channel, header_size)
     to = put_2(put_8(put_2(put_2(to, BASIC), 0), body_size), flags)
     for place in range(COUNT):
-        if there[place]:
+        if flags & 0x8000 >> place:
             if place == DELIVERY_MODE or place == PRIORITY:
                 to = put_1(to, <int> numbers[place])
             elif place == TIMESTAMP:
@@ -247,6 +248,7 @@ def encode_message(
 cdef list LAST = [None] * COUNT
 cdef dict LAST_PROPERTIES = {}
 cdef int LAST_FLAGS = 0
+cdef bytes LAST_TAG = b''
 
 
 cdef inline object text_at(int place, const unsigned char *data, Py_ssize_t length):
@@ -263,15 +265,11 @@ cdef inline object text_at(int place, const unsigned char *data, Py_ssize_t leng
     return text
 
 
-def decode_header(payload):
-    """See `amphora.amqp.properties.decode_header`; None where there are headers, or something is wrong."""
+cdef dict read_properties(const unsigned char *data, Py_ssize_t size):
+    """The properties in a content header; None where there are headers, or something is wrong."""
     global LAST_FLAGS, LAST_PROPERTIES
-    if type(payload) is not bytes:
-        return None
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(payload), at = HEADER_SIZE
-    cdef const unsigned char *data = <const unsigned char *> PyBytes_AS_STRING(payload)
+    cdef Py_ssize_t length, at = HEADER_SIZE
     cdef int place, flags
-    cdef Py_ssize_t length
     if size < HEADER_SIZE or take_2(data) != BASIC:
         return None
     flags = take_2(data + 12)
@@ -301,15 +299,26 @@ def decode_header(payload):
                 return None
             properties[NAMES[place]] = text_at(place, data + at, length)
             at += length
-    return take_8(data + 4), properties
+    return properties
 
 
-def cut_delivery(bytes data not None, Py_ssize_t at, Py_ssize_t frame_max):
-    """See `amphora.amqp.frames.cut_delivery`."""
-    cdef Py_ssize_t end = PyBytes_GET_SIZE(data), size, header, header_size, body, stop
+def decode_header(payload):
+    """See `amphora.amqp.properties.decode_header`; None where there are headers, or something is wrong."""
+    if type(payload) is not bytes:
+        return None
+    cdef const unsigned char *data = <const unsigned char *> PyBytes_AS_STRING(payload)
+    properties = read_properties(data, PyBytes_GET_SIZE(payload))
+    return None if properties is None else (take_8(data + 4), properties)
+
+
+def read_delivery(bytes data not None, Py_ssize_t at, Py_ssize_t frame_max):
+    """See `amphora.amqp.deliveries.read_delivery`."""
+    global LAST_TAG
+    cdef Py_ssize_t end = PyBytes_GET_SIZE(data), size, header, header_size, body, stop, tag_size
     cdef uint64_t body_size
     cdef const unsigned char *octets = <const unsigned char *> PyBytes_AS_STRING(data)
-    if end - at < 11 or take_4(octets + at + 7) != (BASIC << 16 | DELIVER) or octets[at] != METHOD:
+    cdef const unsigned char *method = octets + at + 7
+    if end - at < 11 or take_4(method) != (BASIC << 16 | DELIVER) or octets[at] != METHOD:
         return None
     size = take_4(octets + at + 3)
     header = at + size + OVERHEAD
@@ -332,11 +341,24 @@ def cut_delivery(bytes data not None, Py_ssize_t at, Py_ssize_t frame_max):
         or octets[stop] != FRAME_END
     ):
         return None
+    # Class, method, the tag and its length, and after it a number and a bit.
+    if size < 5 or size < 5 + method[4] + 9:
+        return None
+    tag_size = method[4]
+    properties = read_properties(octets + header + 7, header_size)
+    if properties is None:
+        return None
+    if PyBytes_GET_SIZE(LAST_TAG) != tag_size or memcmp(PyBytes_AS_STRING(LAST_TAG), method + 5, tag_size):
+        LAST_TAG = part(method, 5, 5 + tag_size)
     return (
         stop + 1,
         take_2(octets + at + 1),
-        part(octets, at + 7, header - 1),
-        part(octets, header + 7, body - 1),
+        part(method, 0, size),
+        LAST_TAG,
+        take_8(method + 5 + tag_size),
+        method[13 + tag_size] == 1,
+        14 + tag_size,
+        properties,
         part(octets, body + 7, stop),
     )
 

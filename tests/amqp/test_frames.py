@@ -15,8 +15,10 @@ from pamqp import base, body, commands, frame, header
 
 from amphora.amqp import frames
 from amphora.amqp.content import ContentAssembler
+from amphora.amqp.deliveries import read_delivery
 from amphora.amqp.errors import FrameError, SyntaxError_
 from amphora.amqp.message import DeliveryInfo
+from amphora.amqp.properties import decode_header
 from tests.amqp.drawing import refused, tables
 from tests.amqp.scripted import content_header, delivery, method, raw_frame
 
@@ -273,26 +275,46 @@ def test_frames_before_a_broken_one_still_come() -> None:
         next(feeding)
 
 
-def whole_deliveries(*pieces: bytes) -> tuple[list[tuple[int, bytes, bytes, bytes]], list[frames.Frame]]:
+def taking(whole: list[Any]) -> frames.Splitter:
+    """A splitter that puts what comes as a whole message into a list."""
+
+    def take(data: bytes, at: int, frame_max: int) -> int:
+        delivery = read_delivery(data, at, frame_max)
+        if delivery is None:
+            return 0
+        stop, *rest = delivery
+        whole.append(rest)
+        return stop
+
+    return frames.Splitter(take=take)
+
+
+def whole_deliveries(*pieces: bytes) -> tuple[list[Any], list[frames.Frame]]:
     """What comes as a whole message, and what as frames."""
-    whole: list[tuple[int, bytes, bytes, bytes]] = []
-    splitter = frames.Splitter(on_delivered=lambda *content: whole.append(content))
+    whole: list[Any] = []
+    splitter = taking(whole)
     return whole, [each for piece in pieces for each in splitter.feed(piece)]
 
 
 DELIVERY = delivery(1, 'tag', 1, b'hello')
 DELIVERY_FRAMES = list(frames.Splitter().feed(DELIVERY))
+MESSAGE = [
+    1,
+    DELIVERY_FRAMES[0][2],
+    *frames.decode_deliver(DELIVERY_FRAMES[0][2]),
+    decode_header(DELIVERY_FRAMES[1][2])[1],
+    b'hello',
+]
 
 
 def test_deliveries_that_come_in_one_piece_come_as_whole_messages_between_the_other_frames() -> None:
     order: list[Any] = []
-    splitter = frames.Splitter(on_delivered=lambda *content: order.append(content))
+    splitter = taking(order)
     order.extend(each[:2] for each in splitter.feed(frames.HEARTBEAT_FRAME))
     for each in splitter.feed(DELIVERY + method(1, commands.Basic.Ack(7)) + DELIVERY + frames.HEARTBEAT_FRAME):
         order.append(each[:2])
 
-    message = (1, *(payload for _, _, payload in DELIVERY_FRAMES))
-    assert order == [(8, 0), message, (1, 1), message, (8, 0)]
+    assert order == [(8, 0), MESSAGE, (1, 1), MESSAGE, (8, 0)]
 
 
 METHOD_FRAME, HEADER_FRAME, BODY_FRAME = (raw_frame(*each) for each in DELIVERY_FRAMES)
@@ -302,7 +324,7 @@ METHOD_FRAME, HEADER_FRAME, BODY_FRAME = (raw_frame(*each) for each in DELIVERY_
 def test_a_delivery_comes_as_its_frames_when_more_than_the_first_is_in_two_pieces(at: int) -> None:
     whole, others = whole_deliveries(DELIVERY[:at], DELIVERY[at:])
     if at < len(METHOD_FRAME):
-        assert whole == [(1, *(payload for _, _, payload in DELIVERY_FRAMES))]
+        assert whole == [MESSAGE]
     else:
         assert others == DELIVERY_FRAMES
     assert bool(whole) != bool(others)

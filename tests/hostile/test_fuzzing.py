@@ -22,6 +22,7 @@ from pamqp import base, commands, exceptions, frame
 from amphora import RemoteException, RpcJsonSerializer, WrongRequest, WrongResult
 from amphora.amqp import AmqpUrl, Closed, Connection, Message, frames
 from amphora.amqp.content import ContentAssembler
+from amphora.amqp.deliveries import read_delivery
 from amphora.amqp.fields import field_table, read_field_table
 from amphora.amqp.message import DeliveryInfo
 from amphora.amqp.properties import NAMES, decode_header, encode_header
@@ -75,10 +76,17 @@ def understand(pieces: Iterable[bytes], frame_max: int = 131072) -> list[Any]:
     made: list[Any] = []
     assemblers: defaultdict[int, ContentAssembler] = defaultdict(lambda: ContentAssembler(100_000))
 
-    def on_delivered(channel: int, method: bytes, header: bytes, body: bytes) -> None:
-        made.append(delivered(method, assemblers[channel].whole(header, body), body))
+    def take(data: bytes, at: int, frame_max: int) -> int:
+        delivery = read_delivery(data, at, frame_max)
+        if delivery is None:
+            return 0
+        stop, channel, method, *how, properties, body = delivery
+        assemblers[channel].check_whole(body)
+        assert tuple(how) == frames.decode_deliver(method)
+        made.append(delivered(method, properties, body))
+        return stop
 
-    splitter = frames.Splitter(frame_max, on_delivered)
+    splitter = frames.Splitter(frame_max, take)
     for piece in pieces:
         for kind, channel, payload in splitter.feed(piece):
             assembler = assemblers[channel]
