@@ -57,7 +57,7 @@ class Entry:
             raise self._error
         if self._reply is not _NOTHING:
             return self._reply
-        # What a gevent Waiter does, in a quarter of its steps.
+        # What a gevent Waiter does, which would be one more object for each call.
         self._greenlet = getcurrent()
         try:
             return hub.switch()
