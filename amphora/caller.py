@@ -19,12 +19,12 @@ NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 _FUNCTION_NAME = 'function_name'
 
-# How many callers one remembers that have its name and one attribute more.
+# How many callers one remembers that have been made of it by attributes.
 _REMEMBERED = 1000
 
-# callback, function name ('' while there is none), options, names of the options, verb, and the callers that have been
-# made of it by an attribute: no call changes them, so each is made once.
-_State: TypeAlias = tuple[Callback, str, Mapping[str, Any], frozenset[str], str, dict[str, 'PrettyCaller']]
+# callback, function name ('' while there is none), options, names of the options, verb, and callers by their names: no
+# call changes them, so each is made once. One that was given options is not kept itself, and remembers none.
+_State: TypeAlias = 'tuple[Callback, str, Mapping[str, Any], frozenset[str], str, dict[str, PrettyCaller] | None]'
 
 
 class PrettyCaller:
@@ -64,15 +64,17 @@ class PrettyCaller:
     # would let the slot shadow a remote function of the same name.
     def __getattribute__(self, attribute: str) -> Any:
         callback, name, options, option_names, verb, callers = _read(self)
-        caller = callers.get(attribute)
-        if caller is not None:
-            return caller
+        full_name = name + '.' + attribute if name else attribute
+        if callers is not None:
+            caller = callers.get(full_name)
+            if caller is not None:
+                return caller
         if attribute[:2] == '__' == attribute[-2:] or not attribute:
             return object.__getattribute__(self, attribute)
         caller = _new(PrettyCaller)
-        _fill(caller, (callback, name + '.' + attribute if name else attribute, options, option_names, verb, {}))
-        if len(callers) < _REMEMBERED:
-            callers[attribute] = caller
+        _fill(caller, (callback, full_name, options, option_names, verb, callers))
+        if callers is not None and len(callers) < _REMEMBERED:
+            callers[full_name] = caller
         return caller
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -93,7 +95,7 @@ class PrettyCaller:
         if kwargs:
             options = MappingProxyType({**options, **kwargs})
         caller = _new(PrettyCaller)
-        _fill(caller, (callback, name, options, option_names, verb, {}))
+        _fill(caller, (callback, name, options, option_names, verb, None))
         return caller
 
     def __repr__(self) -> str:

@@ -78,12 +78,29 @@ def test_not_more_callers_are_remembered_than_a_program_has_functions(call: Pret
     first = call.function_0
     for number in range(100_000):
         getattr(call, 'function_%d' % number)
+        # As a gateway would that is told dotted names.
+        getattr(getattr(first, 'part_%d' % (number // 100)), 'part_%d' % number)
     gc.collect()
 
     assert sum(isinstance(each, PrettyCaller) for each in gc.get_objects()) < 2000
     assert call.function_0 is first
     call.function_99999(1)
-    assert sent.calls == [('function_99999', (1,), {}, {})]
+    call.function_0.part_999.part_99999(2)
+    assert [(name, args) for name, args, *_ in sent.calls] == [
+        ('function_99999', (1,)),
+        ('function_0.part_999.part_99999', (2,)),
+    ]
+
+
+def test_a_caller_with_options_leaves_nothing_to_the_garbage_collector(call: PrettyCaller) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(100):
+            call(timeout=5).send_message.sms('+123')
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_options_are_given_by_calling_before_there_is_a_name(call: PrettyCaller, sent: Recorder) -> None:
