@@ -12,7 +12,6 @@ from amphora.redelivery cimport count_deliveries, is_fresh, seems_expired
 cdef class Answering:
     cdef object _side, _session, _dead_queue, _custody, _numbers, _reply_settled, _reply_refused
     cdef object _return_address, _decode_request, _encode_reply, _shorten
-    cdef set _async_names
     cdef _FunctionTable _functions
     cdef _Recent _recent
     cdef _Publisher _publisher
@@ -26,9 +25,6 @@ cdef class Answering:
     @cython.locals(request=_Request, reply=_Reply, encoded=_Encoded)
     cpdef _run(self, id, reply_to, _Job job)
     cpdef _reply(self, key, answer, instead=*, end=*)
-    @cython.locals(job=_Job)
-    cpdef _on_reply_settled(self, reply, bint acked)
-    cpdef _end(self, _Job job, end)
     cpdef _publish(self, _Encoded message, on_settled=*, on_refused=*, context=*)
     @cython.locals(properties=dict)
     cpdef bint _goes_back(self, _Job job, id) except -1

@@ -76,7 +76,7 @@ class Answering:
     ) -> None:
         self._side = side
         self._unique_ids, self._shared = side.unique_ids, side.shared
-        self._functions, self._async_names = functions, functions.async_names
+        self._functions = functions
         self._session = session
         self._publisher = publisher
         self._dead_queue = Queue(dead_queue(service), dead_queue_arguments(queue_arguments))
@@ -192,7 +192,7 @@ class Answering:
         properties = job.properties
         try:
             request = self._decode_request(properties, job.body, job.function)
-            seconds = time_left(properties, time()) if request.function in self._async_names else None
+            seconds = time_left(properties, time()) if request.function in self._functions.async_names else None
             reply = self._functions.invoke(request, seconds)
         except WrongRequest as error:
             logger.warning('a request that makes no sense, from %.100r: %s', reply_to, _text_of(error))
@@ -223,31 +223,20 @@ class Answering:
             raise IgnoreRequest
         raise RejectRequest('%s: %s' % (type(reply.error).__name__, _text_of(reply.error)))
 
-    def _reply(
-        self, key: Key, answer: Encoded, instead: bool = False, end: Callable[[Job], None] | None = None
-    ) -> None:
-        """Publish the reply; all deliveries of the request that came until it is confirmed end with it.
-
-        :param end: how; None: they are done.
-        """
+    def _reply(self, key: Key, answer: Encoded, instead: bool = False, end: Callable[[Job], None] = Job.done) -> None:
+        """Publish the reply; all deliveries of the request that came until it is confirmed end with it."""
         if answer is _DONE:
             for job in self._in_hand.pop(key):
-                self._end(job, end)
+                end(job)
             return
 
         self._publish(answer, self._reply_settled, self._reply_refused, (key, end, instead))
-
-    def _end(self, job: Job, end: Callable[[Job], None] | None) -> None:
-        if end is None:
-            job.done()
-        else:
-            end(job)
 
     def _on_reply_settled(self, reply: Publication, acked: bool) -> None:
         key, end, _ = reply.context
         for job in self._in_hand.pop(key):
             if acked:
-                self._end(job, end)
+                end(job)
             else:
                 job.give_back()
         if not acked:

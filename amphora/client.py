@@ -252,11 +252,8 @@ class AmqpRpcClient:
         return self._cast
 
     def _do_call(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]) -> Any:
-        # Asked here already: most calls come by, with neither another thread nor options.
-        if get_hub() is not self._hub or self._forked:
-            self._check_thread()
-        seconds = self.timeout if options is NO_OPTIONS else self._timeout(options)
-        return self._calling.call(function, args, kwargs, options, monotonic() + seconds)
+        self._check_thread()
+        return self._calling.call(function, args, kwargs, options, monotonic() + self._timeout(options))
 
     def _do_try_call(self, *call: Any) -> Outcome:
         try:
@@ -279,7 +276,7 @@ class AmqpRpcClient:
         )
 
     def _timeout(self, options: Mapping[str, Any]) -> float:
-        timeout = options.get('timeout')
+        timeout = None if options is NO_OPTIONS else options.get('timeout')
         return self.timeout if timeout is None else check_seconds(timeout, 'timeout', MAX_TIMEOUT)
 
     # -- queues of one's own -------------------------------------------------------------------------------------------

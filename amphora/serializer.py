@@ -149,14 +149,9 @@ class _Codec:
     def serialize_call(self, func: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         call = _Call(func, args, kwargs)
         try:
-            body = self._encode(call)
+            return self._checked(call, (*args, *kwargs.values()) if kwargs else args)
         except _ENCODING_ERRORS as error:
             self._refuse_call(call, error)
-        if self._nulls_not_finite:
-            parts = (*args, *kwargs.values()) if len(body) > _MUCH else ()
-            if hides_not_finite(body, call, parts):
-                self._refuse_call(call, _NotFinite('a float is infinite or not a number'))
-        return body
 
     def deserialize_call(self, body: bytes) -> tuple[str, list[Any], dict[str, Any]]:
         try:
@@ -170,14 +165,11 @@ class _Codec:
         if isinstance(obj, BaseException):
             return self._serialize_exception(obj)
         # A dict and not a _Reply, which would leave out a result that is msgspec's UNSET.
-        envelope = {'result': obj}
         try:
-            body = self._encode(envelope)
-        except _ENCODING_ERRORS as error:
-            self._refuse_result(obj, error)
-        if self._nulls_not_finite and hides_not_finite(body, envelope, (obj,)):
-            self._refuse_result(obj, _NotFinite('a float is infinite or not a number'))
-        return body
+            return self._checked({'result': obj}, (obj,))
+        except _ENCODING_ERRORS as failure:
+            error, description = self._describe('result', obj, failure)
+            raise error(f'the result cannot be serialised: {description}') from failure
 
     def deserialize_result(self, body: bytes) -> Any:
         try:
@@ -204,20 +196,23 @@ class _Codec:
         args = [_text_of(arg) if self._try(_exception_envelope('', [arg]))[0] else arg for arg in args]
         return self._encode(_exception_envelope(kind, args))
 
+    def _checked(self, value: Any, parts: Iterable[Any]) -> bytes:
+        """A value, encoded.
+
+        :param parts: what the value consists of.
+        :raises: one of `_ENCODING_ERRORS`, which `_NotFinite` is too.
+        """
+        body = self._encode(value)
+        if self._nulls_not_finite and hides_not_finite(body, value, parts):
+            raise _NotFinite('a float is infinite or not a number')
+        return body
+
     def _try(self, value: Any) -> tuple[Exception | None, bytes]:
         """Why a value cannot be encoded, or None and what it is encoded to."""
         try:
-            body = self._encode(value)
+            return None, self._checked(value, (value,))
         except _ENCODING_ERRORS as error:
             return error, b''
-        if self._nulls_not_finite and hides_not_finite(body, value, (value,)):
-            return _NotFinite('a float is infinite or not a number'), b''
-        return None, body
-
-    def _refuse_result(self, result: Any, cause: Exception) -> NoReturn:
-        """Say what in a result cannot be serialised."""
-        error, description = self._describe('result', result, cause)
-        raise error(f'the result cannot be serialised: {description}') from cause
 
     def _refuse_call(self, call: _Call, cause: Exception) -> NoReturn:
         """Say which of a call's arguments cannot be serialised, and what in it."""
@@ -322,7 +317,7 @@ class RpcMsgPackSerializer(AbstractRpcSerializer):
 def hides_not_finite(body: bytes, value: Any, parts: Iterable[Any]) -> bool:
     """Whether a body has ``null`` where the value has a float that is infinite or not a number.
 
-    :param parts: all that is in the value; not looked at when the body is short.
+    :param parts: all that is in the value.
     """
     # Looking through much text takes as long as encoding it, and text holds no float.
     if len(body) > _MUCH and _WITHOUT_FLOATS.issuperset(map(type, parts)):

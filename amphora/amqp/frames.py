@@ -21,7 +21,7 @@ from amphora.amqp.errors import FrameError, SyntaxError_
 from amphora.amqp.fields import field_table, read_field_table, read_short_string, short_string
 
 try:
-    from amphora.amqp import speedups as speedups  # for `content` and `properties` as well
+    from amphora.amqp import speedups as speedups  # for those above as well
 except ImportError:  # nothing could be compiled where this was installed
     speedups = None  # type: ignore[assignment]  # a module otherwise
 

@@ -5,14 +5,15 @@ from amphora.envelope cimport Reply as _Reply, Request as _Request
 cdef class _Wire:
     cdef readonly object _party, _request_exchange, _response_exchange
     cdef object _content_type
+    cdef dict _blank
     cdef Py_ssize_t _threshold
 
+    cpdef dict _labelled(self, id)
     cpdef _readable(self, dict properties, body)
 
 
 cdef class _ServerWire(_Wire):
     cdef object _deserialize_call, _serialize_result
-    cdef dict _blank
 
     cpdef return_address(self, dict properties)
     cpdef decode_request(self, dict properties, body, function=*)
@@ -22,7 +23,6 @@ cdef class _ServerWire(_Wire):
 
 cdef class _ClientWire(_Wire):
     cdef object _serialize_call, _deserialize_result
-    cdef dict _blank
 
     cpdef encode_request(self, _Request request, routing_key)
     cpdef reply_id(self, dict properties)

@@ -73,10 +73,11 @@ class Native(Dialect):
 class _Wire:
     """What both sides know.
 
+    :param names: the properties that differ from message to message.
     :raises TypeError: the serializer is none.
     """
 
-    def __init__(self, party: Party) -> None:
+    def __init__(self, party: Party, *names: str) -> None:
         check_serializer(party.serializer)
         self._party = party
         self._request_exchange = request_exchange(party.service)
@@ -84,12 +85,15 @@ class _Wire:
         # In 0.1.3's days serializers had none.
         self._content_type: str = getattr(party.serializer, 'content_type', None) or ''
         self._threshold = MAX_MESSAGE_SIZE if party.compression is None else party.compress_threshold
+        # With room for the others: to copy it and fill that is quicker than to let a new dict grow.
+        common = {'delivery_mode': party.delivery_mode, 'content_type': self._content_type or None}
+        self._blank: dict[str, Any] = {**common, **dict.fromkeys(names)}
 
-    def _template(self, *names: str) -> dict[str, Any]:
-        """The properties that all messages have, and room for those of these names: to copy it and fill that is quicker
-        than to let a new dict grow."""
-        common = {'delivery_mode': self._party.delivery_mode, 'content_type': self._content_type or None}
-        return {**common, **dict.fromkeys(names)}
+    def _labelled(self, id: str | None) -> dict[str, Any]:
+        """The properties of a message with the id of a request; what else differs is still to be filled in."""
+        properties = self._blank.copy()
+        properties['correlation_id'] = properties['message_id'] = id
+        return properties
 
     def _exchanges(self) -> list[Record]:
         return [
@@ -142,10 +146,9 @@ class _ServerWire(_Wire):
     """What every request goes through."""
 
     def __init__(self, party: Party) -> None:
-        super().__init__(party)
+        super().__init__(party, 'correlation_id', 'message_id')
         self._deserialize_call = party.serializer.deserialize_call
         self._serialize_result = party.serializer.serialize_result
-        self._blank = self._template('correlation_id', 'message_id')
 
     def return_address(self, properties: Properties) -> tuple[str | None, str | None]:
         """See `ServerSide`."""
@@ -174,8 +177,7 @@ class _ServerWire(_Wire):
         body = self._serialize_result(reply.value if reply.error is None else reply.error)
         if not isinstance(body, bytes):
             body = body.encode()
-        properties = self._blank.copy()
-        properties['correlation_id'] = properties['message_id'] = reply.id
+        properties = self._labelled(reply.id)
         if len(body) > self._threshold:
             body = self._compress(properties, body)
         return Encoded(self._response_exchange, request['reply_to'], properties, body)
@@ -184,15 +186,6 @@ class _ServerWire(_Wire):
         """See `ServerSide`."""
         # All else is the same in each, or in the request again.
         return reply if 'content_encoding' in reply.properties else reply.body
-
-    def restore(self, shortened: Any, request: Properties) -> Encoded:
-        """See `ServerSide`."""
-        if not isinstance(shortened, bytes):
-            reply: Encoded = shortened
-            return reply
-        properties = self._blank.copy()
-        properties['correlation_id'] = properties['message_id'] = request['message_id']
-        return Encoded(self._response_exchange, request['reply_to'], properties, shortened)
 
 
 class NativeServer(_ServerWire, ServerSide):
@@ -217,24 +210,28 @@ class NativeServer(_ServerWire, ServerSide):
         """See `ServerSide`."""
         return properties.get('type') == TASK
 
+    def restore(self, shortened: Any, request: Properties) -> Encoded:
+        """See `ServerSide`."""
+        if not isinstance(shortened, bytes):
+            return super().restore(shortened, request)
+        return Encoded(self._response_exchange, request['reply_to'], self._labelled(request['message_id']), shortened)
+
 
 class _ClientWire(_Wire):
     """What every call goes through."""
 
     def __init__(self, party: Party) -> None:
-        super().__init__(party)
+        # The publisher fills in the expiration.
+        super().__init__(party, 'correlation_id', 'reply_to', 'message_id', 'timestamp', 'expiration')
         self._serialize_call = party.serializer.serialize_call
         self._deserialize_result = party.serializer.deserialize_result
-        # The publisher fills in the expiration.
-        self._blank = self._template('correlation_id', 'reply_to', 'message_id', 'timestamp', 'expiration')
 
     def encode_request(self, request: Request, routing_key: str | None) -> Encoded:
         """See `ClientSide`."""
         body = self._serialize_call(request.function, request.args, request.kwargs)
         if not isinstance(body, bytes):
             body = body.encode()
-        properties = self._blank.copy()
-        properties['correlation_id'] = properties['message_id'] = request.id
+        properties = self._labelled(request.id)
         properties['reply_to'] = request.reply_to
         properties['timestamp'] = time()
         if len(body) > self._threshold:
