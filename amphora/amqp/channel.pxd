@@ -20,7 +20,7 @@ cdef class Channel:
     cpdef publish(self, exchange, routing_key, properties, body, mandatory=*, publication=*)
     cpdef ack(self, delivery_tag, multiple=*)
     cpdef _ack_gathered(self, delivery_tag, multiple)
-    cpdef handle(self, int kind, bytes payload)
+    cpdef handle(self, int kind, payload)
     cpdef handle_delivery(self, tuple delivery)
     cpdef _settle(self, bytes payload, bint acked)
     @cython.locals(consumer=_AnyConsumer)

@@ -217,7 +217,7 @@ class Channel:
 
     # -- what the broker says, in the hub ------------------------------------------------------------------------------
 
-    def handle(self, kind: int, payload: bytes) -> None:
+    def handle(self, kind: int, payload: Any) -> None:
         """Take a frame of this channel from the connection.
 
         :raises Closed: a connection error, when the frame breaks the protocol.

@@ -84,7 +84,7 @@ class ContentAssembler:
         self.method: bytes | None = None
         self.properties: dict[str, Any] = {}
         self.content = b''
-        self._parts: list[bytes | bytearray] | None = None
+        self._parts: list[bytes | bytearray | memoryview] | None = None
         self._missing = 0
 
     def begin(self, method: bytes) -> None:
@@ -113,7 +113,7 @@ class ContentAssembler:
         self._parts = []
         return False
 
-    def body(self, payload: bytes) -> bool:
+    def body(self, payload: bytes | memoryview) -> bool:
         """A piece of the body has come; True when it was the last.
 
         :raises UnexpectedFrame: when no header came before.
@@ -131,7 +131,7 @@ class ContentAssembler:
         if self._parts:
             self._parts.append(payload)
             payload = b''.join(self._parts)
-        self.content = payload
+        self.content = bytes(payload)
         return True
 
     def check_whole(self, body: bytes) -> None:

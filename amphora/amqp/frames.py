@@ -55,13 +55,16 @@ _ack_head = struct.Struct('>BHI4sQBB').pack
 
 # Pieces below this size, in bytes, are gathered in one buffer.
 _SMALL = 1024
+# What is large of a body, in bytes. A view keeps all that came together with it: eight times as much, by this.
+_LARGE = 16384
 
-Frame = tuple[int, int, bytes]
+#: type, channel, payload: bytes, but a view of them for what is large of a body
+Frame = tuple[int, int, Any]
 #: gets bytes, where a frame begins in them, and how large one may be; gives where what it has taken ends, or 0
 Taker = Callable[[bytes, int, int], int]
 
 
-def keep(parts: list[bytes | bytearray], piece: bytes) -> None:
+def keep(parts: list[bytes | bytearray | memoryview], piece: bytes | memoryview) -> None:
     """Add a piece to those that will be joined.
 
     Small ones share a buffer: objects of their own would take twenty times the bytes that are in them, and the peer
@@ -78,6 +81,10 @@ def keep(parts: list[bytes | bytearray], piece: bytes) -> None:
 class Splitter:
     """Cuts a byte stream into frames, whatever pieces it arrives in.
 
+    Of body frames, what is large is yielded as a view of the bytes that came, and at once: in pieces, each as if it
+    were a frame, the last of them when the frame is complete. Who puts a body together does not mind where its frames
+    begin, and to join them here first takes as long as to receive them.
+
     :param frame_max: the largest frame to accept, in bytes with its overhead; raise it once tune is agreed on.
     :param take: is shown each frame first, in the bytes that came, and may take it and others after it at once: those
         are not yielded then.
@@ -85,65 +92,95 @@ class Splitter:
     :ivar begun: how many frames have not come in one piece; the last of them may be under way.
     """
 
-    __slots__ = ('_needed', '_parts', '_size', '_take', 'begun', 'frame_max', 'header_max')
+    __slots__ = (
+        '_channel',
+        '_left',
+        '_needed',
+        '_parts',
+        '_size',
+        '_take',
+        '_yielded',
+        'begun',
+        'frame_max',
+        'header_max',
+    )
 
     def __init__(self, frame_max: int = FRAME_MIN_SIZE, take: Taker | None = None) -> None:
         self.frame_max = frame_max
         self._take = take
         self.header_max = 0
         self.begun = 0
-        self._parts: list[bytes | bytearray] = []
+        # What waits for more, and how much it must be until something can be made of it.
+        self._parts: list[bytes | bytearray | memoryview] = []
         self._size = 0
         self._needed = 0
+        # Of a body frame that comes in pieces: how many bytes of it were yielded, and of its payload were not.
+        self._yielded = 0
+        self._left = 0
+        self._channel = 0
 
     @property
     def pending(self) -> int:
         """Bytes of a frame that is not complete; 0 when none is."""
-        return self._size if self._parts else 0
+        return self._yielded + self._size
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Yield ``(type, channel, payload)`` for each frame that is now complete.
+        """Yield ``(type, channel, payload)`` for each frame that is now complete, and for pieces of large body frames.
 
         :raises FrameError: when a frame is too large (known from its first seven bytes, before anything is kept for it)
             or does not end with the end octet. The stream is of no use from there on.
         """
-        is_new = not self._parts
+        is_new = not self._yielded and not self._parts
         if self._parts:
-            # Pieces of an incomplete frame are joined once, when the last has come: byte-wise arrival stays linear.
+            # They are joined once, when the last has come: byte-wise arrival stays linear.
             keep(self._parts, data)
             self._size += len(data)
             if self._size < self._needed:
                 return
             data = b''.join(self._parts)
             self._parts.clear()
-        at, end = 0, len(data)
+            self._size = 0
+        at, end, needed = 0, len(data), 7
         unpack = unpack_frame_header
-        needed = 7
-        while end - at >= 7:
-            if self._take is not None:
-                stop = self._take(data, at, self.frame_max)
-                if stop:
-                    at = stop
-                    continue
-            kind, channel, size = unpack(data, at)
-            stop = at + 7 + size
-            if size + FRAME_OVERHEAD > self.frame_max and (kind != HEADER or size + FRAME_OVERHEAD > self.header_max):
-                raise FrameError(
-                    'a frame of %d bytes; at most %d were agreed on' % (size + FRAME_OVERHEAD, self.frame_max)
-                )
-            if stop >= end:
-                needed = size + FRAME_OVERHEAD
+        while self._left or end - at >= 7:
+            if self._left:
+                start, kind, channel, size = at, BODY, self._channel, self._left
+            else:
+                if self._take is not None:
+                    stop = self._take(data, at, self.frame_max)
+                    if stop:
+                        at, is_new = stop, True
+                        continue
+                start = at + 7
+                kind, channel, size = unpack(data, at)
+                largest = max(self.frame_max, self.header_max) if kind == HEADER else self.frame_max
+                if size + FRAME_OVERHEAD > largest:
+                    raise FrameError(
+                        'a frame of %d bytes; at most %d were agreed on' % (size + FRAME_OVERHEAD, self.frame_max)
+                    )
+            stop = start + size
+            if stop < end:
+                if data[stop] != 0xCE:
+                    raise FrameError('a frame ends with octet %#04x, not with 0xce' % data[stop])
+                at, is_new = stop + 1, True
+                self._left = self._yielded = 0
+                is_large = kind == BODY and size >= _LARGE
+                yield kind, channel, memoryview(data)[start:stop] if is_large else data[start:stop]
+            elif kind == BODY and end - start >= _LARGE:
+                # The last byte waits for the end octet.
+                stop = min(end, stop - 1)
+                self._yielded += stop - at
+                self._left, self._channel = size - (stop - start), channel
+                at = stop
+                yield BODY, channel, memoryview(data)[start:stop]
+            else:
+                needed = (min(stop + 1, start + _LARGE) if kind == BODY else stop + 1) - at
                 break
-            if data[stop] != 0xCE:
-                raise FrameError('a frame ends with octet %#04x, not with 0xce' % data[stop])
-            payload = data[at + 7 : stop]
-            at = stop + 1
-            yield kind, channel, payload
         if at < end:
             self._parts.append(data[at:] if at else data)
-            self._size = end - at
-            self.begun += is_new or at > 0
-            self._needed = needed
+            self._size, self._needed = end - at, needed
+        if self._yielded or at < end:
+            self.begun += is_new
 
 
 # -- methods -----------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class Assembly:
         self._method: bytes | None = None
         self._header: bytes | None = None
         self._missing = 0
-        self._parts: list[bytes | bytearray] = []
+        self._parts: list[bytes | bytearray | memoryview] = []
         self._kept = 0
         self._body = b''
 
@@ -82,7 +82,7 @@ class Assembly:
         self._header, self._missing = payload, size
         return size == 0
 
-    def body(self, payload: bytes) -> bool:
+    def body(self, payload: bytes | memoryview) -> bool:
         """A piece of the body has come; True when it was the last.
 
         :raises UnexpectedFrame: no header came before, or the body is longer than it said.
@@ -104,7 +104,7 @@ class Assembly:
             payload = b''.join((*self._parts, payload))
         if self._kept:
             self.drop()
-        self._body = payload
+        self._body = bytes(payload)
         return True
 
     def take(self) -> tuple[bytes, bytes, bytes]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pamqp import base, body, commands, frame, header
 
 from amphora.amqp import frames
-from amphora.amqp.content import ContentAssembler
+from amphora.amqp.content import ContentAssembler, encode_message
 from amphora.amqp.deliveries import read_delivery
 from amphora.amqp.errors import FrameError, SyntaxError_
 from amphora.amqp.message import DeliveryInfo
@@ -224,7 +224,7 @@ def test_the_same_frames_come_byte_by_byte_each_as_soon_as_it_is_complete() -> N
 
 
 def test_a_frame_in_pieces_of_two_bytes_takes_little_more_than_its_bytes() -> None:
-    data = raw_frame(frames.BODY, 1, bytes(100_000))
+    data = raw_frame(frames.HEADER, 1, bytes(100_000))
     splitter = frames.Splitter(131072)
     tracemalloc.start()
     try:
@@ -235,7 +235,76 @@ def test_a_frame_in_pieces_of_two_bytes_takes_little_more_than_its_bytes() -> No
         tracemalloc.stop()
 
     assert kept < 200_000
-    assert list(splitter.feed(data[100_000:])) == [(frames.BODY, 1, bytes(100_000))]
+    assert list(splitter.feed(data[100_000:])) == [(frames.HEADER, 1, bytes(100_000))]
+
+
+BODY = bytes(range(256)) * 390
+
+
+def test_a_large_body_frame_comes_in_pieces_its_last_byte_with_the_end_octet() -> None:
+    data = raw_frame(frames.BODY, 1, BODY) + frames.HEARTBEAT_FRAME
+    end = 7 + len(BODY)
+    splitter = frames.Splitter(131072)
+    borders = [0, 5, 20_000, 20_001, 30_000, 40_000, end - 1, end, end + 1, len(data)]
+    came, told = [], []
+    for start, stop in pairwise(borders):
+        came.append([(kind, channel, bytes(payload)) for kind, channel, payload in splitter.feed(data[start:stop])])
+        told.append((splitter.begun, splitter.pending))
+
+    assert (
+        came
+        == [
+            [],
+            [(frames.BODY, 1, BODY[:19_993])],
+            [],  # waits until there is more
+            [],
+            [(frames.BODY, 1, BODY[19_993:39_993])],
+            [(frames.BODY, 1, BODY[39_993:-1])],
+            [],
+            [(frames.BODY, 1, BODY[-1:])],
+            [(frames.HEARTBEAT, 0, b'')],
+        ]
+    )
+    assert told == [(1, stop) for stop in borders[1:-2]] + [(1, 0), (1, 0)]
+
+
+@pytest.mark.parametrize('size', [16_383, 16_384, 16_385, 50_000])
+def test_a_body_comes_whole_wherever_its_stream_is_broken(size: int) -> None:
+    data = raw_frame(frames.BODY, 1, BODY[:size]) + raw_frame(frames.BODY, 2, b'next')
+    for at in (*range(20), *range(16_370, 16_410), *range(size, size + 20)):
+        splitter = frames.Splitter(131072)
+        came = [*splitter.feed(data[:at]), *splitter.feed(data[at:])]
+        assert came[-1] == (frames.BODY, 2, b'next')
+        assert b''.join(payload for _, _, payload in came[:-1]) == BODY[:size]
+        assert {(kind, channel) for kind, channel, _ in came[:-1]} == {(frames.BODY, 1)}
+        assert splitter.pending == 0
+
+
+@given(st.lists(st.integers(0, 120_000), max_size=8))
+def test_a_message_is_the_same_in_whatever_pieces_its_body_frames_arrive(cuts: list[int]) -> None:
+    data = encode_message(1, 'e', 'k', True, {'type': 't'}, BODY, frame_max=40_000) + raw_frame(3, 2, BODY[:1000])
+    splitter = frames.Splitter(40_000)
+    assembler = ContentAssembler(len(BODY))
+    whole = []
+    for start, stop in pairwise([0, *sorted(cuts), len(data)]):
+        for kind, channel, payload in splitter.feed(data[start:stop]):
+            if channel == 2:
+                whole.append(payload)
+            elif kind == frames.METHOD:
+                assembler.begin(payload)
+            elif kind == frames.HEADER:
+                assert not assembler.header(payload)
+            elif assembler.body(payload):
+                whole.append(assembler.take()[1:])
+    assert whole == [({'type': 't'}, BODY), BODY[:1000]]
+
+
+def test_a_body_frame_that_came_in_pieces_and_does_not_end_is_never_complete() -> None:
+    splitter = frames.Splitter(131072)
+    data = raw_frame(frames.BODY, 1, BODY, end=b'\xcd')
+    assert b''.join(payload for _, _, payload in splitter.feed(data[:-1])) == BODY[:-1]
+    with pytest.raises(FrameError, match='octet 0xcd, not with 0xce'):
+        list(splitter.feed(data[-1:]))
 
 
 def test_a_frame_that_is_too_large_is_refused_by_its_first_seven_bytes() -> None:
