@@ -29,6 +29,7 @@ COMPILED = (
     'amphora/envelope.py',
     'amphora/dialects/encoded.py',
     'amphora/dialects/ids.py',
+    'amphora/values.py',
     'amphora/serializer.py',
     'amphora/dialects/native.py',
     # messages

@@ -6,33 +6,20 @@ may go into them; not who sends them, nor over what. Nothing is imported or inst
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
-from enum import Enum
-from math import isfinite
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from amphora.errors import RemoteException, WrongRequest, WrongResult, remote_error
+from amphora.values import ENCODING_ERRORS, builtin, children, encode_msgpack, hides_not_finite
 
 __all__ = ('AbstractRpcSerializer', 'RpcJsonSerializer', 'RpcMsgPackSerializer')
 
 # How much is said of a malformed body, and of an exception's argument that does not serialise, in characters.
 _REASON_LENGTH = 200
 _TEXT_LENGTH = 1000
-
-# What msgspec raises at values that it cannot encode.
-_ENCODING_ERRORS = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
-
-# Bytes of a body that are worth thinking twice before looking through them.
-_MUCH = 4096
-_WITHOUT_FLOATS = frozenset((str, bytes, bool, int, type(None)))
-
-# In MessagePack, a 64-bit float whose exponent is all ones: infinite or not a number. May match by chance.
-_MAYBE_NOT_FINITE = re.compile(rb'\xcb[\x7f\xff][\xf0-\xff]', re.DOTALL)
 
 
 class AbstractRpcSerializer:
@@ -150,7 +137,7 @@ class _Codec:
         call = _Call(func, args, kwargs)
         try:
             return self._checked(call, (*args, *kwargs.values()) if kwargs else args)
-        except _ENCODING_ERRORS as error:
+        except ENCODING_ERRORS as error:
             self._refuse_call(call, error)
 
     def deserialize_call(self, body: bytes) -> tuple[str, list[Any], dict[str, Any]]:
@@ -167,7 +154,7 @@ class _Codec:
         # A dict and not a _Reply, which would leave out a result that is msgspec's UNSET.
         try:
             return self._checked({'result': obj}, (obj,))
-        except _ENCODING_ERRORS as failure:
+        except ENCODING_ERRORS as failure:
             error, description = self._describe('result', obj, failure)
             raise error(f'the result cannot be serialised: {description}') from failure
 
@@ -200,7 +187,7 @@ class _Codec:
         """A value, encoded.
 
         :param parts: what the value consists of.
-        :raises: one of `_ENCODING_ERRORS`, which `_NotFinite` is too.
+        :raises: one of `ENCODING_ERRORS`, which `_NotFinite` is too.
         """
         body = self._encode(value)
         if self._nulls_not_finite and hides_not_finite(body, value, parts):
@@ -211,7 +198,7 @@ class _Codec:
         """Why a value cannot be encoded, or None and what it is encoded to."""
         try:
             return None, self._checked(value, (value,))
-        except _ENCODING_ERRORS as error:
+        except ENCODING_ERRORS as error:
             return error, b''
 
     def _refuse_call(self, call: _Call, cause: Exception) -> NoReturn:
@@ -246,7 +233,7 @@ class _Codec:
 
     def _failing_part(self, path: str, value: Any) -> tuple[str, Any, Exception] | None:
         """The first part of a value that fails by itself: the path to it, the part, and why."""
-        for way, key, child in _children(value):
+        for way, key, child in children(value):
             failure, _ = self._try(child)
             if failure is not None:
                 return _step(path, way, key), child, failure
@@ -258,27 +245,14 @@ class _Codec:
         return None
 
 
-def _builtin(value: Any) -> Any:
-    # msgspec leaves subclasses of these three to its users; the json module of the standard library takes them.
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int) and not isinstance(value, bool):  # True comes here as a key only
-        return int.__int__(value)
-    if isinstance(value, float):
-        return float.__float__(value)
-    raise TypeError(f'cannot serialise a {type(value).__name__}')
-
-
-_encode_msgpack = msgspec.msgpack.Encoder(enc_hook=_builtin).encode
-
 _json = _Codec(
-    msgspec.json.Encoder(enc_hook=_builtin).encode,
+    msgspec.json.Encoder(enc_hook=builtin).encode,
     msgspec.json.Decoder(_ReceivedCall).decode,
     msgspec.json.Decoder(_Reply).decode,
     nulls_not_finite=True,
 )
 _msgpack = _Codec(
-    _encode_msgpack,
+    encode_msgpack,
     msgspec.msgpack.Decoder(_ReceivedCall).decode,
     msgspec.msgpack.Decoder(_Reply).decode,
     nulls_not_finite=False,
@@ -314,68 +288,11 @@ class RpcMsgPackSerializer(AbstractRpcSerializer):
     deserialize_result = staticmethod(_msgpack.deserialize_result)
 
 
-def hides_not_finite(body: bytes, value: Any, parts: Iterable[Any]) -> bool:
-    """Whether a body has ``null`` where the value has a float that is infinite or not a number.
-
-    :param parts: all that is in the value.
-    """
-    # Looking through much text takes as long as encoding it, and text holds no float.
-    if len(body) > _MUCH and _WITHOUT_FLOATS.issuperset(map(type, parts)):
-        return False
-    # Not `in`: bytes try an integer first, which takes longer than the search. Nor `find`, which packs its arguments.
-    return bool(body.partition(b'null')[1]) and _has_not_finite(value)
-
-
-def _has_not_finite(value: Any) -> bool:
-    """Whether a float in a value is infinite or not a number.
-
-    A walk in Python would cost every message that has a null in it fifty times what encoding it once more costs.
-    """
-    try:
-        if not _MAYBE_NOT_FINITE.search(_encode_msgpack(value)):
-            return False
-    except _ENCODING_ERRORS:  # such as an integer of more than 64 bits, which JSON can carry
-        pass
-    stack = [value]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, float) and not isfinite(value):
-            return True
-        stack.extend(child for _, _, child in _children(value))
-    return False
-
-
-def _children(value: Any) -> Iterator[tuple[str, Any, Any]]:
-    """The values that a value is encoded by, each with the way to it from there, for `_step`."""
-    if isinstance(value, dict):
-        for key, child in value.items():
-            yield '[', key, child
-    elif isinstance(value, (list, tuple)):
-        for index, child in enumerate(value):
-            yield '[', index, child
-    elif isinstance(value, (set, frozenset)):
-        for child in value:
-            yield '{', None, child
-    elif isinstance(value, Enum):
-        yield '.', 'value', value.value
-    elif not isinstance(value, type):
-        for name in _field_names(value):
-            yield '.', name, getattr(value, name, None)
-
-
 def _step(path: str, way: str, key: Any) -> str:
     """A path and one step more, as Python would write it, but for the elements of sets, which Python cannot name."""
     if way == '[':
         return f'{path}[{_text_of(key)}]'
     return f'{path}.{key}' if way == '.' else f'(an element of {path})'
-
-
-def _field_names(value: Any) -> Sequence[str]:
-    if isinstance(value, Struct):
-        return value.__struct_fields__
-    if is_dataclass(value):
-        return [field.name for field in fields(value)]
-    return [attribute.name for attribute in getattr(type(value), '__attrs_attrs__', ())]
 
 
 def _exception_envelope(kind: str, args: list[Any]) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ import msgspec
 from amphora.amqp.content import MAX_MESSAGE_SIZE
 from amphora.compression import compress, decompress
 from amphora.dialects import pickles
-from amphora.serializer import hides_not_finite
+from amphora.values import hides_not_finite
 
 
 @runtime_checkable

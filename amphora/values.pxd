@@ -1,0 +1,1 @@
+cpdef bint hides_not_finite(bytes body, value, parts) except -1
