@@ -6,7 +6,9 @@ may go into them; not who sends them, nor over what. Nothing is imported or inst
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import msgspec
@@ -14,6 +16,11 @@ from msgspec import UNSET, Struct, UnsetType
 
 from amphora.errors import RemoteException, WrongRequest, WrongResult, remote_error
 from amphora.values import ENCODING_ERRORS, builtin, children, encode_msgpack, hides_not_finite
+
+try:
+    from amphora.long_texts import HOLE, LONG, MARK, fill, take_out
+except ImportError:  # nothing could be compiled where this was installed: no text is long
+    LONG = sys.maxsize
 
 __all__ = ('AbstractRpcSerializer', 'RpcJsonSerializer', 'RpcMsgPackSerializer')
 
@@ -136,13 +143,13 @@ class _Codec:
     def serialize_call(self, func: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         call = _Call(func, args, kwargs)
         try:
-            return self._checked(call, (*args, *kwargs.values()) if kwargs else args)
+            return self._encode_call(call, args, kwargs)
         except ENCODING_ERRORS as error:
             self._refuse_call(call, error)
 
     def deserialize_call(self, body: bytes) -> tuple[str, list[Any], dict[str, Any]]:
         try:
-            call = self._decode_call(body)
+            call = self._read_call(body)
         except Exception as error:  # no code but msgspec's runs in there: whatever it is, the bytes caused it
             # Of its traceback nobody learns more, and it would hold on to the body.
             raise WrongRequest(_reason('request', error)) from error.with_traceback(None)
@@ -151,16 +158,15 @@ class _Codec:
     def serialize_result(self, obj: Any) -> bytes:
         if isinstance(obj, BaseException):
             return self._serialize_exception(obj)
-        # A dict and not a _Reply, which would leave out a result that is msgspec's UNSET.
         try:
-            return self._checked({'result': obj}, (obj,))
+            return self._encode_result(obj)
         except ENCODING_ERRORS as failure:
             error, description = self._describe('result', obj, failure)
             raise error(f'the result cannot be serialised: {description}') from failure
 
     def deserialize_result(self, body: bytes) -> Any:
         try:
-            reply = self._decode_reply(body)
+            reply = self._read_reply(body)
         except Exception as error:  # as above
             raise WrongResult(_reason('reply', error)) from error.with_traceback(None)
         fault = reply.exception
@@ -182,6 +188,19 @@ class _Codec:
         # Each is tried inside an envelope, so that what nests too deeply fails here and not below.
         args = [_text_of(arg) if self._try(_exception_envelope('', [arg]))[0] else arg for arg in args]
         return self._encode(_exception_envelope(kind, args))
+
+    def _encode_call(self, call: _Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        return self._checked(call, (*args, *kwargs.values()) if kwargs else args)
+
+    def _encode_result(self, obj: Any) -> bytes:
+        # A dict and not a _Reply, which would leave out a result that is msgspec's UNSET.
+        return self._checked({'result': obj}, (obj,))
+
+    def _read_call(self, body: bytes) -> _ReceivedCall:
+        return self._decode_call(body)
+
+    def _read_reply(self, body: bytes) -> _Reply:
+        return self._decode_reply(body)
 
     def _checked(self, value: Any, parts: Iterable[Any]) -> bytes:
         """A value, encoded.
@@ -245,7 +264,77 @@ class _Codec:
         return None
 
 
-_json = _Codec(
+# What the encoder makes of a result that is a hole.
+_RESULT_AROUND = b'{"result":"\0"}'
+
+
+class _JsonCodec(_Codec):
+    """JSON, in which a long text, as an argument or as the result, goes past msgspec."""
+
+    def _encode_call(self, call: _Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        lifted = _lift(args, kwargs)
+        if lifted is not None:
+            text, others, named = lifted
+            body = fill(_Codec._encode_call(self, _Call(call.func, others, named), others, named), text)
+            if body is not None:
+                return body
+        return _Codec._encode_call(self, call, args, kwargs)
+
+    def _encode_result(self, obj: Any) -> bytes:
+        if type(obj) is str and len(obj) >= LONG:
+            body = fill(_RESULT_AROUND, obj)
+            if body is not None:
+                return body
+        return _Codec._encode_result(self, obj)
+
+    def _read_call(self, body: bytes) -> _ReceivedCall:
+        if len(body) > LONG:
+            taken = take_out(body, 2)
+            if taken is not None:
+                with suppress(Exception):  # what is wrong with it is to be said of the whole body
+                    call = self._decode_call(taken[0])
+                    if _put_back(taken[1], call):
+                        return call
+        return self._decode_call(body)
+
+    def _read_reply(self, body: bytes) -> _Reply:
+        if len(body) > LONG:
+            taken = take_out(body, 1)
+            if taken is not None:
+                with suppress(Exception):  # as above
+                    reply = self._decode_reply(taken[0])
+                    if reply.result == MARK:
+                        reply.result = taken[1]
+                        return reply
+        return self._decode_reply(body)
+
+
+def _lift(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, Sequence[Any], Mapping[str, Any]] | None:
+    """The first long text among a call's arguments, and the arguments with a hole where it was; None without one."""
+    for value in args:
+        if type(value) is str and len(value) >= LONG:
+            return value, [HOLE if each is value else each for each in args], kwargs
+    if kwargs:
+        for name, value in kwargs.items():
+            if type(value) is str and len(value) >= LONG:
+                return value, args, {**kwargs, name: HOLE}
+    return None
+
+
+def _put_back(text: str, call: _ReceivedCall) -> bool:
+    """Put a text where its mark is among a call's arguments; False where it is not."""
+    for place, value in enumerate(call.args):
+        if value == MARK:
+            call.args[place] = text
+            return True
+    for name, value in call.kwargs.items():
+        if value == MARK:
+            call.kwargs[name] = text
+            return True
+    return False
+
+
+_json = _JsonCodec(
     msgspec.json.Encoder(enc_hook=builtin).encode,
     msgspec.json.Decoder(_ReceivedCall).decode,
     msgspec.json.Decoder(_Reply).decode,
