@@ -4,3 +4,6 @@ cdef class Splitter:
     cdef list _parts
     cdef Py_ssize_t _size, _needed, _yielded, _left
     cdef int _channel
+
+
+cdef _part(bytes data, Py_ssize_t start, Py_ssize_t stop)

@@ -55,7 +55,7 @@ _ack_head = struct.Struct('>BHI4sQBB').pack
 
 # Pieces below this size, in bytes, are gathered in one buffer.
 _SMALL = 1024
-# What is large of a body, in bytes. A view keeps all that came together with it: eight times as much, by this.
+# What is large of a body, in bytes.
 _LARGE = 16384
 
 #: type, channel, payload: bytes, but a view of them for what is large of a body
@@ -81,9 +81,9 @@ def keep(parts: list[bytes | bytearray | memoryview], piece: bytes | memoryview)
 class Splitter:
     """Cuts a byte stream into frames, whatever pieces it arrives in.
 
-    Of body frames, what is large is yielded as a view of the bytes that came, and at once: in pieces, each as if it
-    were a frame, the last of them when the frame is complete. Who puts a body together does not mind where its frames
-    begin, and to join them here first takes as long as to receive them.
+    What is large of a body is yielded at once, mostly as a view of the bytes that came: in pieces, each as if it were a
+    frame, the last of them when the frame is complete. Who puts a body together does not mind where its frames begin,
+    and to join them here first takes as long as to receive them.
 
     :param frame_max: the largest frame to accept, in bytes with its overhead; raise it once tune is agreed on.
     :param take: is shown each frame first, in the bytes that came, and may take it and others after it at once: those
@@ -164,15 +164,14 @@ class Splitter:
                     raise FrameError('a frame ends with octet %#04x, not with 0xce' % data[stop])
                 at, is_new = stop + 1, True
                 self._left = self._yielded = 0
-                is_large = kind == BODY and size >= _LARGE
-                yield kind, channel, memoryview(data)[start:stop] if is_large else data[start:stop]
+                yield kind, channel, _part(data, start, stop) if kind == BODY else data[start:stop]
             elif kind == BODY and end - start >= _LARGE:
                 # The last byte waits for the end octet.
                 stop = min(end, stop - 1)
                 self._yielded += stop - at
                 self._left, self._channel = size - (stop - start), channel
                 at = stop
-                yield BODY, channel, memoryview(data)[start:stop]
+                yield BODY, channel, _part(data, start, stop)
             else:
                 needed = (min(stop + 1, start + _LARGE) if kind == BODY else stop + 1) - at
                 break
@@ -181,6 +180,12 @@ class Splitter:
             self._size, self._needed = end - at, needed
         if self._yielded or at < end:
             self.begun += is_new
+
+
+def _part(data: bytes, start: int, stop: int) -> bytes | memoryview:
+    """A part of a body: a view where that is large, and not small beside all that came with it, which it keeps."""
+    size = stop - start
+    return memoryview(data)[start:stop] if size >= _LARGE and 4 * size >= len(data) else data[start:stop]
 
 
 # -- methods -----------------------------------------------------------------------------------------------------------
