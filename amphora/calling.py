@@ -144,7 +144,7 @@ class Calling:
         """Send a request; what became of it: properties and body of its reply, or None of one that wants none and is
         confirmed."""
         if self._is_full() and not self._wait_for_room(deadline):
-            raise NotSent('too many requests waited for the broker, until the timeout')
+            raise NotSent('too many requests waited for the broker until the timeout: %s' % self._publishing.obstacle())
         entry = Entry(self._next_id(), deadline)
         self._send(entry, function, args, kwargs, options, answered)
         try:
@@ -287,7 +287,7 @@ class Calling:
                 self._checked = now
                 self._consuming.wake()
         else:
-            error = NotSent('the broker was away, or took no messages, until the timeout')
+            error = NotSent('the request was not sent in time: %s' % self._publishing.obstacle())
         entry.throw(error)
 
 

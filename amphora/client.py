@@ -338,7 +338,7 @@ class AmqpRpcClient:
 
     def _do_on_broker(self, work: Callable[[Channel], object], failure: str) -> None:
         if not self._publishing.with_channel(work, self.timeout):
-            raise NotSent('%s: no broker within %g s' % (failure, self.timeout))
+            raise NotSent('%s within %g s: %s' % (failure, self.timeout, self._publishing.obstacle()))
 
     def _maybe_wait(self, work: Callable[[], None], nowait: bool) -> None:
         self._check_thread()

@@ -67,7 +67,11 @@ class _NotExecuted(NoResult):
 
 
 class NotSent(_NotExecuted):
-    """The request never left this process: the broker was away or blocked until the timeout. Safe to retry."""
+    """The request never left this process: the broker was away or blocked until the timeout. Safe to retry.
+
+    Its text says what was in the way, such as ``there is no connection: cannot connect to 10.0.0.7:5672: ...`` or
+    ``the broker takes no messages: low on memory``.
+    """
 
 
 class Unroutable(_NotExecuted):

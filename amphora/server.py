@@ -223,7 +223,7 @@ class AmqpRpcServer(Offering):
 
             try:
                 if not self._consuming.with_channel(check, QUEUE_TIMEOUT):
-                    raise NotSent('no broker within %g s' % QUEUE_TIMEOUT)
+                    raise NotSent('no broker within %g s: %s' % (QUEUE_TIMEOUT, self._consuming.obstacle()))
             except NotFound:
                 continue
             return name

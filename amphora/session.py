@@ -74,6 +74,7 @@ class Session:
     :param name: the connection's name in RabbitMQ's management pages.
     :ivar connection: the connection; None while there is none that is ready for use.
     :ivar away: whether the last attempt to connect has failed; False while the first is under way.
+    :ivar trouble: why there is none, as far as that is known: the words of the last failure.
     :ivar refusal: why there is none, when that will not mend itself: bad login, no such vhost, 406 of something needed.
     """
 
@@ -81,6 +82,7 @@ class Session:
         self.connection: Connection | None = None
         self.refusal: AmqpError | None = None
         self.away = False
+        self.trouble: str | None = None
         self._settings = settings
         self._topology = topology
         self._name = name
@@ -130,7 +132,7 @@ class Session:
         import gevent.threadpool
 
         if not self._greenlet:  # none, or one that has ended
-            self.refusal = None
+            self.refusal = self.trouble = None
             self.away = False
             self._greenlet = gevent.spawn(self._run)
             self._greenlet.name = self._name
@@ -178,6 +180,14 @@ class Session:
             self._ready.clear()
         return self.connection
 
+    def obstacle(self) -> str:
+        """What keeps messages from the broker, in words for whoever could not send any."""
+        if self.connection is None:
+            return 'there is no connection%s' % (' yet' if self.trouble is None else ': %s' % self.trouble)
+        if self.connection.blocked is not None:
+            return 'the broker takes no messages: %s' % self.connection.blocked
+        return 'the broker takes them too slowly'
+
     def with_channel(self, work: Callable[[Channel], object], timeout: float) -> bool:
         """Do something once on a channel of its own, as soon as there is a connection; begin again when that is lost.
 
@@ -210,13 +220,15 @@ class Session:
                 # Once is news; the same every two seconds for a night is not.
                 logger.log(logging.DEBUG if told else logging.WARNING, '%s: %s; trying again', self._name, error)
                 told = self.away = True
+                self.trouble = str(error)
                 if isinstance(error, _REFUSALS):
                     self._refuse(error)
             except Exception as error:
                 # A mistake in the options, or ours: whoever waits must hear of it, and this greenlet must live.
                 logger.exception('%s: cannot connect', self._name)
                 self.away = True
-                self._refuse(ConnectionFailed('cannot connect: %s: %s' % (type(error).__name__, error)))
+                self.trouble = '%s: %s' % (type(error).__name__, error)
+                self._refuse(ConnectionFailed('cannot connect: %s' % self.trouble))
             else:
                 told = self.away = False
                 try:
@@ -282,6 +294,7 @@ class Session:
             return
         if self.connection is None:
             self.connection = connection
+            self.trouble = None
             logger.info('%s: connected to %s:%d', self._name, connection.host, connection.port)
         self._ready.set()
 
@@ -323,6 +336,7 @@ class Session:
 
     def _lost(self, connection: Connection, error: Exception) -> None:
         if self._forget(connection) and self.started:
+            self.trouble = str(error)
             logger.warning('%s: %s', self._name, error)
         self._wake.set()
 

@@ -113,7 +113,7 @@ def running_server(
         deadline = Deadline.after(CONNECT_TIMEOUT, monotonic())
         for session in (server._publishing, server._consuming, client._publishing, client._consuming):
             if session.wait_ready(deadline) is None:
-                raise NotSent('no broker within %g s' % CONNECT_TIMEOUT)
+                raise NotSent('no broker within %g s: %s' % (CONNECT_TIMEOUT, session.obstacle()))
         yield client
 
 

@@ -193,7 +193,7 @@ def test_a_broker_that_accepts_and_says_nothing_is_given_up_and_tried_again(
     attempt = gevent.spawn(Connection.from_url, url)
 
     # Calls end on time meanwhile.
-    with pytest.raises(NotSent) as raised:
+    with pytest.raises(NotSent, match='there is no connection yet') as raised:
         calling.call(timeout=0.5).double(-1)
     assert watch.seconds < 0.5 + 2 * GRACE
     assert raised.value.executed is False
