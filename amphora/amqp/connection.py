@@ -41,7 +41,7 @@ from amphora.amqp.listeners import tell
 from amphora.amqp.options import connection_options
 from amphora.amqp.transport import Transport
 from amphora.amqp.url import AmqpUrl
-from amphora.checks import check_host
+from amphora.checks import check_host, check_integer, check_seconds
 from amphora.errors import WrongThread
 from amphora.forking import abandoned_at_fork
 from amphora.timing import Throttle
@@ -58,6 +58,9 @@ HIGH_WATER = 1048576
 # RabbitMQ does not care for frame_max where it passes on a message's properties: they come as large as their publisher
 # could send them, with what RabbitMQ has added. Without this such a message would end connection after connection.
 _HEADER_MAX = 262144
+# What a number of bytes may be at most, and a number of seconds: both for ever.
+_MOST_BYTES = 2**62
+_MOST_SECONDS = 2**31
 # Bytes of a frame that must come in two heartbeats; the slowest of links carries a hundred times as many.
 _PROGRESS = 1024
 
@@ -86,12 +89,13 @@ class Connection:
     :param client_properties: what to tell the broker of this client, beside and above what amphora tells.
     :param name: the connection's name in RabbitMQ's management pages and logs.
     :param auth_mechanisms: SASL mechanisms to use, in the order of preference: PLAIN, AMQPLAIN, EXTERNAL.
-    :param frame_max: largest frame to negotiate, in bytes; at least 4096.
-    :param channel_max: highest channel number to negotiate.
+    :param frame_max: largest frame to negotiate, in bytes; 4096 to 4294967295.
+    :param channel_max: highest channel number to negotiate; 1 to 65535.
     :param max_message_size: largest body to send or to accept, in bytes.
     :param high_water: unsent bytes above which `channel.basic.publish` waits.
     :param server_hostname: the name that the broker's certificate must be for; None: `host`.
     :param debug: log each method but the hot ones at DEBUG, to ``amphora.amqp``.
+    :raises TypeError, ValueError: a number that makes no sense; the error says which.
     :raises ConnectionFailed: nobody there, TLS failed, or no sensible AMQP answer within `connect_timeout`.
     :raises CertificateRefused: the broker's certificate is not to be trusted.
     :raises LoginRefused: the broker does not accept user, password or mechanism.
@@ -124,9 +128,11 @@ class Connection:
         server_hostname: str | None = None,
         debug: bool = False,
     ) -> None:
-        if frame_max < frames.FRAME_MIN_SIZE:
-            raise ValueError('frame_max must be at least %d, not %r' % (frames.FRAME_MIN_SIZE, frame_max))
         check_host(host, 'host')
+        check_integer(high_water, 'high_water', 0, _MOST_BYTES)
+        check_seconds(connect_timeout, 'connect_timeout', _MOST_SECONDS)
+        if heartbeat is not None:
+            check_seconds(heartbeat, 'heartbeat', 65535)
         if ssl is True:
             from ssl import create_default_context
 
@@ -136,9 +142,9 @@ class Connection:
         self.user = user
         self.vhost = vhost
         self.name = name
-        self.frame_max = frame_max
-        self.channel_max = channel_max
-        self.max_message_size = max_message_size
+        self.frame_max = check_integer(frame_max, 'frame_max', frames.FRAME_MIN_SIZE, 2**32 - 1)
+        self.channel_max = check_integer(channel_max, 'channel_max', 1, 65535)
+        self.max_message_size = check_integer(max_message_size, 'max_message_size', 0, _MOST_BYTES)
         self.heartbeat: float | None = heartbeat
         self.server_properties: dict[str, Any] = {}
         #: why the connection has ended; None while it is usable

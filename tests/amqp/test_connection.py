@@ -165,9 +165,29 @@ def test_properties_arrive_although_they_are_larger_than_the_frames_that_were_ag
         channel.basic.reject(letter.delivery_info.delivery_tag)
 
 
-def test_a_frame_max_below_4096_is_refused_here() -> None:
-    with pytest.raises(ValueError, match='frame_max must be at least 4096'):
-        Connection(frame_max=4095)
+@pytest.mark.parametrize(
+    ('option', 'value', 'said'),
+    [
+        ('frame_max', 4095, 'from 4096 to 4294967295, not 4095'),
+        ('frame_max', 2**32, 'from 4096 to 4294967295, not 4294967296'),
+        ('frame_max', 131072.0, 'an integer, not 131072.0'),
+        ('channel_max', 0, 'from 1 to 65535, not 0'),
+        ('channel_max', 2**70, 'from 1 to 65535'),
+        ('max_message_size', -1, 'from 0 to'),
+        ('max_message_size', 2**64, 'from 0 to'),
+        ('max_message_size', float('inf'), 'an integer, not inf'),
+        ('high_water', 2**64, 'from 0 to'),
+        ('high_water', '1M', "an integer, not '1M'"),
+        ('heartbeat', -1, 'from 0 to 65535 seconds, not -1'),
+        ('heartbeat', float('inf'), 'from 0 to 65535 seconds, not inf'),
+        ('connect_timeout', -1, 'from 0 to'),
+        ('connect_timeout', float('nan'), 'from 0 to'),
+        ('connect_timeout', None, 'a number of seconds, not None'),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused_before_anything_is_tried(option: str, value: Any, said: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f'{option} must be {said}'):
+        Connection(**{option: value})
 
 
 def test_more_channels_than_agreed_on_are_refused_here(connect: Connect) -> None:
