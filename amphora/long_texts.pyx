@@ -34,34 +34,39 @@ HOLE = Raw(b'"\0"')
 MARK = '\x7f'
 
 
-cdef inline bint copy_plain(unsigned char *to, const unsigned char *octets, Py_ssize_t size) noexcept nogil:
-    """Copy text; false when something in it is not ASCII or must be escaped."""
-    cdef unsigned char octet, special = 0
+cdef inline unsigned char is_special(unsigned char octet) noexcept nogil:
+    # With a sign, all that is beyond ASCII is less than a blank too.
+    return (<signed char> octet < 0x20) | (octet == QUOTE) | (octet == BACKSLASH)
+
+
+cdef bint all_plain(const unsigned char *octets, Py_ssize_t size) noexcept nogil:
+    """Whether all of a text is ASCII, and nothing in it must be escaped."""
+    cdef unsigned char special = 0
     cdef Py_ssize_t at = 0
     cdef int place
     while size - at >= BLOCK:
         for place in range(BLOCK):
-            octet = octets[at + place]
-            to[at + place] = octet
-            # With a sign, all that is beyond ASCII is less than a blank too.
-            special |= (<signed char> octet < 0x20) | (octet == QUOTE) | (octet == BACKSLASH)
+            special |= is_special(octets[at + place])
         if special:
             return False
         at += BLOCK
     while at < size:
-        octet = octets[at]
-        to[at] = octet
-        special |= (<signed char> octet < 0x20) | (octet == QUOTE) | (octet == BACKSLASH)
+        special |= is_special(octets[at])
         at += 1
     return not special
 
 
+def is_plain(str text not None):
+    """Whether JSON of a text is the text itself between quotes."""
+    return PyUnicode_IS_ASCII(text) and all_plain(PyUnicode_1BYTE_DATA(text), PyUnicode_GET_LENGTH(text))
+
+
 def fill(bytes body not None, str text not None):
-    """Put a text into the only hole of a body; None when something in it must be escaped, or there are more holes."""
+    """Put a plain text into the only hole of a body; None when there is none, or there are more."""
     cdef Py_ssize_t size = PyBytes_GET_SIZE(body), length = PyUnicode_GET_LENGTH(text), before, after
     cdef const char *octets = PyBytes_AS_STRING(body)
     cdef const char *hole = <const char *> memchr(octets, 0, size)
-    if hole is NULL or not PyUnicode_IS_ASCII(text):
+    if hole is NULL:
         return None
     before = hole - octets
     after = size - before - 1
@@ -69,9 +74,8 @@ def fill(bytes body not None, str text not None):
         return None
     cdef bytes filled = PyBytes_FromStringAndSize(NULL, before + length + after)
     cdef char *to = PyBytes_AS_STRING(filled)
-    if not copy_plain(<unsigned char *> to + before, PyUnicode_1BYTE_DATA(text), length):
-        return None
     memcpy(to, octets, before)
+    memcpy(to + before, PyUnicode_1BYTE_DATA(text), length)
     memcpy(to + before + length, hole + 1, after)
     return filled
 
@@ -104,6 +108,8 @@ def take_out(body, int depth):
                 if octets[place] == BACKSLASH or octets[place] == DELETE:
                     return None
             at = stop + 1
+        elif octet == DELETE:
+            return None
         elif octet == c'[' or octet == c'{':
             depth -= 1
         elif octet == c']' or octet == c'}':
@@ -112,9 +118,10 @@ def take_out(body, int depth):
         return None
     if memchr(octets + stop, DELETE, size - stop) is not NULL or memchr(octets + stop, BACKSLASH, size - stop) is not NULL:
         return None
-    text = PyUnicode_New(stop - at, 0x7F)
-    if not copy_plain(PyUnicode_1BYTE_DATA(text), octets + at, stop - at):
+    if not all_plain(octets + at, stop - at):
         return None
+    text = PyUnicode_New(stop - at, 0x7F)
+    memcpy(PyUnicode_1BYTE_DATA(text), octets + at, stop - at)
     cdef bytes rest = PyBytes_FromStringAndSize(NULL, at + 1 + size - stop)
     cdef char *to = PyBytes_AS_STRING(rest)
     memcpy(to, octets, at)

@@ -18,7 +18,7 @@ from amphora.errors import RemoteException, WrongRequest, WrongResult, remote_er
 from amphora.values import ENCODING_ERRORS, builtin, children, encode_msgpack, hides_not_finite
 
 try:
-    from amphora.long_texts import HOLE, LONG, MARK, fill, take_out
+    from amphora.long_texts import HOLE, LONG, MARK, fill, is_plain, take_out
 except ImportError:  # nothing could be compiled where this was installed: no text is long
     LONG = sys.maxsize
 
@@ -264,6 +264,7 @@ class _Codec:
         return None
 
 
+_SEQUENCES = frozenset((list, tuple))
 # What the encoder makes of a result that is a hole.
 _RESULT_AROUND = b'{"result":"\0"}'
 
@@ -281,14 +282,14 @@ class _JsonCodec(_Codec):
         return _Codec._encode_call(self, call, args, kwargs)
 
     def _encode_result(self, obj: Any) -> bytes:
-        if type(obj) is str and len(obj) >= LONG:
+        if type(obj) is str and len(obj) >= LONG and is_plain(obj):
             body = fill(_RESULT_AROUND, obj)
             if body is not None:
                 return body
         return _Codec._encode_result(self, obj)
 
     def _read_call(self, body: bytes) -> _ReceivedCall:
-        if len(body) > LONG:
+        if type(body) is bytes and len(body) > LONG:
             taken = take_out(body, 2)
             if taken is not None:
                 with suppress(Exception):  # what is wrong with it is to be said of the whole body
@@ -298,7 +299,7 @@ class _JsonCodec(_Codec):
         return self._decode_call(body)
 
     def _read_reply(self, body: bytes) -> _Reply:
-        if len(body) > LONG:
+        if type(body) is bytes and len(body) > LONG:
             taken = take_out(body, 1)
             if taken is not None:
                 with suppress(Exception):  # as above
@@ -310,15 +311,23 @@ class _JsonCodec(_Codec):
 
 
 def _lift(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, Sequence[Any], Mapping[str, Any]] | None:
-    """The first long text among a call's arguments, and the arguments with a hole where it was; None without one."""
-    for value in args:
-        if type(value) is str and len(value) >= LONG:
-            return value, [HOLE if each is value else each for each in args], kwargs
-    if kwargs:
-        for name, value in kwargs.items():
-            if type(value) is str and len(value) >= LONG:
-                return value, args, {**kwargs, name: HOLE}
-    return None
+    """A long text among a call's arguments, and the arguments with a hole where it was.
+
+    None when there is none, or when it would be of no use: it is not plain, or there is more text beside it.
+    """
+    # Of what else the arguments may be in, msgspec knows whether it takes it, and what it makes of it.
+    if type(args) not in _SEQUENCES or type(kwargs) is not dict:
+        return None
+    longest, size = '', 0
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if type(value) is str:
+            size += len(value)
+            if len(value) > len(longest):
+                longest = value
+    if len(longest) < LONG or 2 * len(longest) <= size or not is_plain(longest):
+        return None
+    others = [HOLE if value is longest else value for value in args]
+    return longest, others, {name: HOLE if value is longest else value for name, value in kwargs.items()}
 
 
 def _put_back(text: str, call: _ReceivedCall) -> bool:

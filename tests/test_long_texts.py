@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections import OrderedDict, UserDict, deque
+from collections.abc import Callable, Iterator
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -128,6 +130,40 @@ def test_calls_with_more_than_one_long_text(args: tuple[Any, ...], kwargs: dict[
     body = RpcJsonSerializer.serialize_call('f', args, kwargs)
     sent = ['\0' if isinstance(arg, Raw) else arg for arg in args]
     assert json.loads(body) == {'func': 'f', 'args': sent, 'kwargs': kwargs}
+
+
+class Reversed(list[Any]):
+    """A `list` that iterates as it likes."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return reversed(self)
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        lambda text: ([text, 1], {}),
+        lambda text: (Reversed([text, 1]), {}),
+        lambda text: ((value for value in (text, 1)), {}),
+        lambda text: (deque([text, 1]), {}),
+        lambda text: ({text: 1}, {}),
+        lambda text: (None, {}),
+        lambda text: ((), {'a': 1, 'b': text}),
+        lambda text: ((), OrderedDict(a=1, b=text)),
+        lambda text: ((), MappingProxyType({'b': text})),
+        lambda text: ((), UserDict(b=text)),
+        lambda text: ((text,), None),
+    ],
+)
+def test_whether_a_text_is_long_changes_nothing_whatever_the_arguments_are_in(arguments: Callable[[str], Any]) -> None:
+    def made_of(text: str) -> str:
+        try:
+            body = RpcJsonSerializer.serialize_call('f', *arguments(text))
+        except Exception as error:
+            return f'{type(error).__name__}: {error}'
+        return body.decode().replace(text, 'text')
+
+    assert made_of(PLAIN) == made_of('text')
 
 
 def test_what_else_cannot_be_encoded_is_refused_beside_a_long_text() -> None:

@@ -238,6 +238,8 @@ class Channel:
         elif kind == frames.BODY:
             if content.body(payload):
                 self._on_content(*content.take())
+        elif kind == frames.PART:
+            content.part(payload)
         elif kind == frames.HEADER:
             if content.header(payload):
                 self._on_content(*content.take())

@@ -113,8 +113,21 @@ class ContentAssembler:
         self._parts = []
         return False
 
+    def part(self, payload: bytes | memoryview) -> None:
+        """A part of a body frame has come, and more of that frame is to come.
+
+        :raises UnexpectedFrame: when no header came before.
+        :raises FrameError: when the body grows longer than the header announced.
+        """
+        if self._parts is None:
+            raise UnexpectedFrame('a body frame where %s was expected' % self._expected())
+        self._missing -= len(payload)
+        if self._missing <= 0:
+            raise FrameError('a body is longer than its header announced')
+        keep(self._parts, payload)
+
     def body(self, payload: bytes | memoryview) -> bool:
-        """A piece of the body has come; True when it was the last.
+        """A body frame has come, or what was left of it; True when it was the last.
 
         :raises UnexpectedFrame: when no header came before.
         :raises FrameError: when the body grows longer than the header announced.

@@ -6,4 +6,4 @@ cdef class Splitter:
     cdef int _channel
 
 
-cdef _part(bytes data, Py_ssize_t start, Py_ssize_t stop)
+cdef _piece(bytes data, Py_ssize_t start, Py_ssize_t stop)

@@ -26,6 +26,8 @@ except ImportError:  # nothing could be compiled where this was installed
     speedups = None  # type: ignore[assignment]  # a module otherwise
 
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
+#: what a `Splitter` calls a part of a body frame when more of that frame is to come; none of AMQP's types
+PART = 256
 
 #: what a client says first: AMQP 0-9-1
 PROTOCOL_HEADER = b'AMQP\x00\x00\x09\x01'
@@ -81,9 +83,9 @@ def keep(parts: list[bytes | bytearray | memoryview], piece: bytes | memoryview)
 class Splitter:
     """Cuts a byte stream into frames, whatever pieces it arrives in.
 
-    What is large of a body is yielded at once, mostly as a view of the bytes that came: in pieces, each as if it were a
-    frame, the last of them when the frame is complete. Who puts a body together does not mind where its frames begin,
-    and to join them here first takes as long as to receive them.
+    Of a large body frame what has come is yielded at once, as parts, and when it is complete what is left of it, as the
+    frame: to join it here, before whoever puts the body together does, takes as long as to receive it. For the same
+    reason what is large of a body is mostly a view of the bytes that came.
 
     :param frame_max: the largest frame to accept, in bytes with its overhead; raise it once tune is agreed on.
     :param take: is shown each frame first, in the bytes that came, and may take it and others after it at once: those
@@ -114,7 +116,7 @@ class Splitter:
         self._parts: list[bytes | bytearray | memoryview] = []
         self._size = 0
         self._needed = 0
-        # Of a body frame that comes in pieces: how many bytes of it were yielded, and of its payload were not.
+        # Of a body frame that comes in parts: how many bytes of it were yielded, and of its payload were not.
         self._yielded = 0
         self._left = 0
         self._channel = 0
@@ -125,7 +127,7 @@ class Splitter:
         return self._yielded + self._size
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Yield ``(type, channel, payload)`` for each frame that is now complete, and for pieces of large body frames.
+        """Yield ``(type, channel, payload)`` for each frame that is now complete, and for parts of large body frames.
 
         :raises FrameError: when a frame is too large (known from its first seven bytes, before anything is kept for it)
             or does not end with the end octet. The stream is of no use from there on.
@@ -164,16 +166,16 @@ class Splitter:
                     raise FrameError('a frame ends with octet %#04x, not with 0xce' % data[stop])
                 at, is_new = stop + 1, True
                 self._left = self._yielded = 0
-                yield kind, channel, _part(data, start, stop) if kind == BODY else data[start:stop]
-            elif kind == BODY and end - start >= _LARGE:
+                yield kind, channel, _piece(data, start, stop) if kind == BODY else data[start:stop]
+            elif kind == BODY and channel and end - start >= _LARGE:
                 # The last byte waits for the end octet.
                 stop = min(end, stop - 1)
                 self._yielded += stop - at
                 self._left, self._channel = size - (stop - start), channel
                 at = stop
-                yield BODY, channel, _part(data, start, stop)
+                yield PART, channel, _piece(data, start, stop)
             else:
-                needed = (min(stop + 1, start + _LARGE) if kind == BODY else stop + 1) - at
+                needed = (min(stop + 1, start + _LARGE) if kind == BODY and channel else stop + 1) - at
                 break
         if at < end:
             self._parts.append(data[at:] if at else data)
@@ -182,8 +184,8 @@ class Splitter:
             self.begun += is_new
 
 
-def _part(data: bytes, start: int, stop: int) -> bytes | memoryview:
-    """A part of a body: a view where that is large, and not small beside all that came with it, which it keeps."""
+def _piece(data: bytes, start: int, stop: int) -> bytes | memoryview:
+    """What has come of a body: a view where that is large, and not small beside all that came with it and is kept."""
     size = stop - start
     return memoryview(data)[start:stop] if size >= _LARGE and 4 * size >= len(data) else data[start:stop]
 

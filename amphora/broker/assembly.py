@@ -82,30 +82,39 @@ class Assembly:
         self._header, self._missing = payload, size
         return size == 0
 
+    def part(self, payload: bytes | memoryview) -> None:
+        """A part of a body frame has come, and more of that frame is to come; raises as `body`."""
+        if self._grow(payload) <= 0:
+            raise UnexpectedFrame(_EXPECTED_BODY)
+
     def body(self, payload: bytes | memoryview) -> bool:
-        """A piece of the body has come; True when it was the last.
+        """A body frame has come, or what was left of it; True when it was the last.
 
         :raises UnexpectedFrame: no header came before, or the body is longer than it said.
         :raises ContentTooLarge: too much is under way already.
         """
+        missing = self._grow(payload)
+        if missing > 0:
+            return False
+        if missing < 0:
+            raise UnexpectedFrame(_EXPECTED_BODY)
+        self._body = b''.join((*self._parts, payload)) if self._parts else bytes(payload)
+        if self._kept:
+            self.drop()
+        return True
+
+    def _grow(self, payload: bytes | memoryview) -> int:
+        """Keep something of a body, unless it is the end of it; how many bytes are missing now."""
         if self._method is None:
             raise UnexpectedFrame('expected method frame, got non method frame instead')
         if self._header is None:
             raise UnexpectedFrame(_EXPECTED_HEADER % 'non content header frame')
         self._missing -= len(payload)
-        if self._missing > 0:
-            if payload:  # empty pieces are legal and endless
-                self._keep(len(payload))
-                keep(self._parts, payload)
-            return False
-        if self._missing < 0:
-            raise UnexpectedFrame(_EXPECTED_BODY)
-        if self._parts:
-            payload = b''.join((*self._parts, payload))
-        if self._kept:
-            self.drop()
-        self._body = bytes(payload)
-        return True
+        if self._missing > 0 and payload:  # empty pieces are legal and endless
+            self._keep(len(payload))
+            # A view would keep more than is counted.
+            keep(self._parts, bytes(payload))
+        return self._missing
 
     def take(self) -> tuple[bytes, bytes, bytes]:
         """The payloads of method and header, and the body; free for the next message."""

@@ -102,6 +102,8 @@ class Channel:
         elif kind == frames.BODY:
             if self._assembly.body(payload):
                 self._on_message()
+        elif kind == frames.PART:
+            self._assembly.part(payload)
         else:
             raise UnexpectedFrame('a frame of type %d on channel %d' % (kind, self.id))
 

@@ -461,6 +461,27 @@ def test_what_still_comes_while_a_channel_is_being_closed_is_dropped() -> None:
         assert not connection.closed
 
 
+def test_a_message_whose_frame_is_longer_than_it_is_never_delivered() -> None:
+    # The frame is under way still when the message, by its header, has come.
+    body = raw_frame(3, 1, bytes(30_000), end=b'\x00')
+
+    def script(peer: Peer) -> list[Any]:
+        peer.accept()
+        peer.accept_channel()
+        peer.expect(commands.Basic.Consume)
+        peer.say(commands.Basic.ConsumeOk('mine'), 1)
+        peer.send(method(1, commands.Basic.Deliver('mine', 1, False, '', 'somewhere')) + content_header(1, 20_000))
+        peer.send(body[: 7 + 20_000])
+        return peer.last_words()
+
+    got: list[Message] = []
+    with ScriptedBroker(script) as broker, broker.connect() as connection:
+        connection.channel().basic.consume('a', got.append, consumer_tag='mine', direct=True)
+        [close] = broker.result()
+        assert (close.reply_code, close.reply_text) == (501, 'a body is longer than its header announced')
+        assert got == []
+
+
 def test_a_message_may_arrive_in_many_small_frames_and_empty_ones() -> None:
     def script(peer: Peer) -> None:
         peer.accept()

@@ -89,6 +89,34 @@ def test_a_body_longer_than_announced_is_refused() -> None:
         assembler.body(b'defg')
 
 
+@pytest.mark.parametrize('size', [5, 6])
+def test_a_part_of_a_frame_is_never_the_end_of_a_body(size: int) -> None:
+    assembler = ContentAssembler(1000)
+    assembler.begin(DELIVER)
+    assembler.header(header(5))
+    with pytest.raises(FrameError, match='a body is longer than its header announced'):
+        assembler.part(bytes(size))
+
+
+def test_a_part_of_a_frame_without_a_header_is_refused() -> None:
+    assembler = ContentAssembler(1000)
+    assembler.begin(DELIVER)
+    with pytest.raises(UnexpectedFrame, match='a body frame where a content header was expected'):
+        assembler.part(b'abc')
+
+
+def test_a_body_of_views_is_bytes() -> None:
+    assembler = ContentAssembler(1000)
+    for pieces in ([b'abcdef'], [b'ab', b'cdef'], [b'abcde', b'f']):
+        assembler.begin(DELIVER)
+        assembler.header(header(6))
+        for piece in pieces[:-1]:
+            assembler.part(memoryview(piece))
+        assert assembler.body(memoryview(pieces[-1]))
+        assert type(assembler.content) is bytes
+        assert assembler.take()[2] == b'abcdef'
+
+
 def test_empty_pieces_are_not_kept() -> None:
     assembler = ContentAssembler(1000)
     assembler.begin(DELIVER)

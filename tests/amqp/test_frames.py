@@ -241,7 +241,7 @@ def test_a_frame_in_pieces_of_two_bytes_takes_little_more_than_its_bytes() -> No
 BODY = bytes(range(256)) * 390
 
 
-def test_a_large_body_frame_comes_in_pieces_its_last_byte_with_the_end_octet() -> None:
+def test_a_large_body_frame_comes_in_parts_its_last_byte_with_the_end_octet() -> None:
     data = raw_frame(frames.BODY, 1, BODY) + frames.HEARTBEAT_FRAME
     end = 7 + len(BODY)
     splitter = frames.Splitter(131072)
@@ -255,11 +255,11 @@ def test_a_large_body_frame_comes_in_pieces_its_last_byte_with_the_end_octet() -
         came
         == [
             [],
-            [(frames.BODY, 1, BODY[:19_993])],
+            [(frames.PART, 1, BODY[:19_993])],
             [],  # waits until there is more
             [],
-            [(frames.BODY, 1, BODY[19_993:39_993])],
-            [(frames.BODY, 1, BODY[39_993:-1])],
+            [(frames.PART, 1, BODY[19_993:39_993])],
+            [(frames.PART, 1, BODY[39_993:-1])],
             [],
             [(frames.BODY, 1, BODY[-1:])],
             [(frames.HEARTBEAT, 0, b'')],
@@ -276,7 +276,9 @@ def test_a_body_comes_whole_wherever_its_stream_is_broken(size: int) -> None:
         came = [*splitter.feed(data[:at]), *splitter.feed(data[at:])]
         assert came[-1] == (frames.BODY, 2, b'next')
         assert b''.join(payload for _, _, payload in came[:-1]) == BODY[:size]
-        assert {(kind, channel) for kind, channel, _ in came[:-1]} == {(frames.BODY, 1)}
+        *parts, last = ((kind, channel) for kind, channel, _ in came[:-1])
+        assert set(parts) <= {(frames.PART, 1)}
+        assert last == (frames.BODY, 1)
         assert splitter.pending == 0
 
 
@@ -294,17 +296,26 @@ def test_a_message_is_the_same_in_whatever_pieces_its_body_frames_arrive(cuts: l
                 assembler.begin(payload)
             elif kind == frames.HEADER:
                 assert not assembler.header(payload)
+            elif kind == frames.PART:
+                assembler.part(payload)
             elif assembler.body(payload):
                 whole.append(assembler.take()[1:])
     assert whole == [({'type': 't'}, BODY), BODY[:1000]]
 
 
-def test_a_body_frame_that_came_in_pieces_and_does_not_end_is_never_complete() -> None:
+def test_a_body_frame_that_came_in_parts_and_does_not_end_is_never_complete() -> None:
     splitter = frames.Splitter(131072)
     data = raw_frame(frames.BODY, 1, BODY, end=b'\xcd')
-    assert b''.join(payload for _, _, payload in splitter.feed(data[:-1])) == BODY[:-1]
+    assert list(splitter.feed(data[:-1])) == [(frames.PART, 1, BODY[:-1])]
     with pytest.raises(FrameError, match='octet 0xcd, not with 0xce'):
         list(splitter.feed(data[-1:]))
+
+
+def test_a_body_frame_of_no_channel_comes_whole() -> None:
+    data = raw_frame(frames.BODY, 0, BODY)
+    splitter = frames.Splitter(131072)
+    assert list(splitter.feed(data[:-1])) == []
+    assert list(splitter.feed(data[-1:])) == [(frames.BODY, 0, BODY)]
 
 
 def test_a_frame_that_is_too_large_is_refused_by_its_first_seven_bytes() -> None:

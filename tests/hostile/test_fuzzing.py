@@ -97,6 +97,8 @@ def understand(pieces: Iterable[bytes], frame_max: int = 131072) -> list[Any]:
                 made.append(frames.decode_ack(payload))
             elif kind == frames.METHOD:
                 made.append(told(frames.decode_method(payload)))
+            elif kind == frames.PART:
+                assembler.part(payload)
             elif (kind == frames.HEADER and assembler.header(payload)) or (
                 kind == frames.BODY and assembler.body(payload)
             ):

@@ -205,6 +205,36 @@ def test_hostile_frames_end_that_connection_or_channel_alone(
     assert got == []
 
 
+def test_a_message_whose_frame_is_longer_than_it_never_gets_to_its_queue(broker: Broker, neighbour: Connection) -> None:
+    consuming = neighbour.channel()
+    consuming.queue.declare('queue')
+    got: list[Message] = []
+    consuming.basic.consume('queue', got.append, direct=True)
+    with logged_in(broker) as peer:
+        # The frame is under way still when the message, by its header, has come.
+        peer.send(message(20_000) + raw_frame(BODY, 1, bytes(30_000))[: 7 + 20_000])
+        close = last_words(peer)
+        assert (close.reply_code, 'expected content body' in close.reply_text) == (505, True)
+        assert works(neighbour)
+    assert got == []
+
+
+def test_of_a_body_no_more_is_kept_than_is_counted_whatever_comes_between_its_frames(broker: Broker) -> None:
+    between = frames.HEARTBEAT_FRAME * 25_000
+    with logged_in(broker) as peer:
+        tracemalloc.start()
+        try:
+            peer.send(message(100_000_000))
+            for _ in range(100):
+                peer.send(raw_frame(BODY, 1, bytes(60_000)) + between)
+            peer.say(commands.Channel.Open(), 2)
+            peer.expect(commands.Channel.OpenOk)
+            kept = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+    assert 100 * 60_000 < kept < 1.5 * 100 * 60_000
+
+
 @pytest.mark.parametrize('limits', [Limits(handshake_timeout=0.5)])
 def test_a_client_that_dribbles_is_given_up_in_time_and_heard_once_it_is_in(
     broker: Broker, neighbour: Connection
