@@ -31,7 +31,7 @@ COMPILED = (
     'amphora/dialects/ids.py',
     'amphora/values.py',
     'amphora/long_texts.pyx',
-    'amphora/serializer.py',
+    'amphora/codec.py',
     'amphora/dialects/native.py',
     # messages
     'amphora/publisher.py',

@@ -1,5 +1,5 @@
 # cython: boundscheck=False, wraparound=False
-"""Long texts into JSON and out of it, for `amphora.serializer`, which leaves them to msgspec where nothing is compiled.
+"""Long texts into JSON and out of it, for `amphora.codec`, which leaves them to msgspec where nothing is compiled.
 
 JSON of a text without anything that must be escaped is the text itself, between quotes. msgspec looks at its characters
 one by one to find that out; C can look at many at once.

@@ -1,7 +1,7 @@
 from amphora.values cimport hides_not_finite
 
 
-cdef class _Codec:
+cdef class Codec:
     cdef object _encode, _decode_call, _decode_reply
     cdef bint _nulls_not_finite
 
@@ -13,7 +13,7 @@ cdef class _Codec:
     cpdef tuple _try(self, value)
 
 
-cdef class _JsonCodec(_Codec):
+cdef class JsonCodec(Codec):
     pass
 
 
