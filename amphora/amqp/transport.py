@@ -26,8 +26,9 @@ _READ, _WRITE = 1, 2
 # TLS record holds: Python makes room for all of it first, and asking the system for as much as a frame is eight times
 # as long as receiving a few messages.
 _LARGE, _SMALL = 131072, 16384
-# Small writes are joined up to this many bytes; beyond it copying would cost more than the system calls it saves.
-_JOIN = 1048576
+# Writes are joined up to this many bytes, and one that is larger goes alone: beyond it copying costs more than the
+# system calls that it saves.
+_JOIN = 131072
 
 _NOTHING = b''
 
@@ -173,10 +174,12 @@ class Transport:
             self._on_drain()
 
     def _take(self) -> bytes:
-        """The first of what is queued, about as much as is worth joining."""
+        """The first of what is queued, as much as is worth joining."""
         size = count = 0
-        while size < _JOIN and count < len(self._queue):
-            size += len(self._queue[count])
+        for piece in self._queue:
+            size += len(piece)
+            if size > _JOIN and count:
+                break
             count += 1
         data = b''.join(self._queue[:count])
         del self._queue[:count]

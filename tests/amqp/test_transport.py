@@ -93,6 +93,22 @@ def test_all_other_writes_of_an_iteration_leave_as_one(packets: Wired) -> None:
     assert packets.sends(b'999,') == [b'0,', b''.join(b'%d,' % number for number in range(1, 1000))]
 
 
+def test_what_is_large_leaves_alone_and_the_rest_joined_in_order(packets: Wired) -> None:
+    packets.transport.write(b'first')
+    large = [bytes([letter]) * 150_000 for letter in b'AB']
+    for data in (b'1,', b'2,', large[0], b'3,', large[1], b'c' * 100_000, b'd' * 31_072, b'4,', b'end'):
+        packets.transport.write(data)
+    assert packets.sends(b'end') == [
+        b'first',
+        b'1,2,',
+        large[0],
+        b'3,',
+        large[1],
+        b'c' * 100_000 + b'd' * 31_072,
+        b'4,end',
+    ]
+
+
 def test_the_writes_of_many_greenlets_in_one_iteration_leave_as_two(packets: Wired) -> None:
     writers = [gevent.spawn(packets.transport.write, b'%d,' % number) for number in range(100)]
     gevent.joinall(writers)
