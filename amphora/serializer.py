@@ -1,7 +1,7 @@
 """Serializers: calls and results to bytes and back, in JSON and in MessagePack.
 
-Each is a format's name and its way to serialise, in the form that users may give their own in; `amphora.codec` does the
-work. Not who sends the bytes, nor over what.
+Each is a format's name and its way to serialise, in the form that users may give their own in. Knows not who sends the
+bytes, nor over what.
 """
 
 from __future__ import annotations
