@@ -12,6 +12,7 @@ cdef class ContentAssembler:
 
     cpdef begin(self, bytes method)
     cpdef check_whole(self, bytes body)
+    cdef object _grow(self, payload)
 
 
 cpdef bytes encode_message(

@@ -119,12 +119,8 @@ class ContentAssembler:
         :raises UnexpectedFrame: when no header came before.
         :raises FrameError: when the body grows longer than the header announced.
         """
-        if self._parts is None:
-            raise UnexpectedFrame('a body frame where %s was expected' % self._expected())
-        self._missing -= len(payload)
-        if self._missing <= 0:
+        if self._grow(payload) <= 0:
             raise FrameError('a body is longer than its header announced')
-        keep(self._parts, payload)
 
     def body(self, payload: bytes | memoryview) -> bool:
         """A body frame has come, or what was left of it; True when it was the last.
@@ -132,20 +128,22 @@ class ContentAssembler:
         :raises UnexpectedFrame: when no header came before.
         :raises FrameError: when the body grows longer than the header announced.
         """
+        missing = self._grow(payload)
+        if missing > 0:
+            return False
+        if missing < 0:
+            raise FrameError('a body is %d bytes longer than its header announced' % -missing)
+        self.content = b''.join((*self._parts, payload)) if self._parts else bytes(payload)
+        return True
+
+    def _grow(self, payload: bytes | memoryview) -> int:
+        """Keep something of a body, unless it is the end of it; how many bytes are missing now."""
         if self._parts is None:
             raise UnexpectedFrame('a body frame where %s was expected' % self._expected())
         self._missing -= len(payload)
-        if self._missing > 0:
-            if payload:  # empty pieces are legal and endless
-                keep(self._parts, payload)
-            return False
-        if self._missing < 0:
-            raise FrameError('a body is %d bytes longer than its header announced' % -self._missing)
-        if self._parts:
-            self._parts.append(payload)
-            payload = b''.join(self._parts)
-        self.content = bytes(payload)
-        return True
+        if self._missing > 0 and payload:  # empty pieces are legal and endless
+            keep(self._parts, payload)
+        return self._missing
 
     def check_whole(self, body: bytes) -> None:
         """Take note of a message that has come in one piece.
