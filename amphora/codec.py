@@ -199,28 +199,24 @@ class Codec:
 
 
 _SEQUENCES = frozenset((list, tuple))
-# What the encoder makes of a result that is a hole.
-_RESULT_AROUND = b'{"result":"\0"}'
 
 
 class JsonCodec(Codec):
     """JSON, in which a long text, as an argument or as the result, goes past msgspec."""
 
     def _encode_call(self, call: _Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        body: bytes | None = None
         lifted = _lift(args, kwargs)
         if lifted is not None:
             text, others, named = lifted
             body = fill(Codec._encode_call(self, _Call(call.func, others, named), others, named), text)
-            if body is not None:
-                return body
-        return Codec._encode_call(self, call, args, kwargs)
+        return body or Codec._encode_call(self, call, args, kwargs)
 
     def _encode_result(self, obj: Any) -> bytes:
+        body: bytes | None = None
         if type(obj) is str and len(obj) >= LONG and is_plain(obj):
-            body = fill(_RESULT_AROUND, obj)
-            if body is not None:
-                return body
-        return Codec._encode_result(self, obj)
+            body = fill(Codec._encode_result(self, HOLE), obj)
+        return body or Codec._encode_result(self, obj)
 
     def _read_call(self, body: bytes) -> _ReceivedCall:
         if type(body) is bytes and len(body) > LONG:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from amphora.amqp.errors import FrameError, UnexpectedFrame
-from amphora.amqp.frames import encode_body, encode_publish, keep, speedups
+from amphora.amqp.frames import Pieces, encode_body, encode_publish, keep, speedups
 from amphora.amqp.properties import decode_header, encode_header
 
 #: RabbitMQ's own proposal, and ours: the largest frame, in bytes
@@ -84,7 +84,7 @@ class ContentAssembler:
         self.method: bytes | None = None
         self.properties: dict[str, Any] = {}
         self.content = b''
-        self._parts: list[bytes | bytearray | memoryview] | None = None
+        self._parts: Pieces | None = None
         self._missing = 0
 
     def begin(self, method: bytes) -> None:

@@ -62,11 +62,13 @@ _LARGE = 16384
 
 #: type, channel, payload: bytes, but a view of them for what is large of a body
 Frame = tuple[int, int, Any]
+#: what `keep` gathers, to be joined
+Pieces = list[bytes | bytearray | memoryview]
 #: gets bytes, where a frame begins in them, and how large one may be; gives where what it has taken ends, or 0
 Taker = Callable[[bytes, int, int], int]
 
 
-def keep(parts: list[bytes | bytearray | memoryview], piece: bytes | memoryview) -> None:
+def keep(parts: Pieces, piece: bytes | memoryview) -> None:
     """Add a piece to those that will be joined.
 
     Small ones share a buffer: objects of their own would take twenty times the bytes that are in them, and the peer
@@ -113,7 +115,7 @@ class Splitter:
         self.header_max = 0
         self.begun = 0
         # What waits for more, and how much it must be until something can be made of it.
-        self._parts: list[bytes | bytearray | memoryview] = []
+        self._parts: Pieces = []
         self._size = 0
         self._needed = 0
         # Of a body frame that comes in parts: how many bytes of it were yielded, and of its payload were not.

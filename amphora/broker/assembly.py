@@ -6,7 +6,7 @@ Pure. The client's side has `amphora.amqp.content`, which decodes the properties
 from __future__ import annotations
 
 from amphora.amqp.errors import FrameError, PreconditionFailed, UnexpectedFrame
-from amphora.amqp.frames import keep
+from amphora.amqp.frames import Pieces, keep
 from amphora.broker.meter import Allowance
 
 _EXPECTED_HEADER = 'expected content header for class 60, got %s instead'
@@ -32,7 +32,7 @@ class Assembly:
         self._method: bytes | None = None
         self._header: bytes | None = None
         self._missing = 0
-        self._parts: list[bytes | bytearray | memoryview] = []
+        self._parts: Pieces = []
         self._kept = 0
         self._body = b''
 
