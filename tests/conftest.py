@@ -16,7 +16,7 @@ import pytest
 from amphora import AmqpRpcClient, AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer
 from tests.amqp.certificates import Authority
 from tests.compiled import is_compiled, refuse_other_code_than_the_sources
-from tests.parties import Client, Gate, Server, Stopwatch
+from tests.parties import Client, Gate, Server
 from tests.rabbitmq import HOST, RabbitNode, free_ports
 from tests.rows import Rows
 from tests.vhosts import VirtualHosts
@@ -231,11 +231,6 @@ def fanout_client(client: Client) -> Client:
         return client(kind=AmqpRpcFanoutClient, **options)
 
     return make
-
-
-@pytest.fixture
-def stopwatch() -> type[Stopwatch]:
-    return Stopwatch
 
 
 @pytest.fixture

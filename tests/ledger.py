@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,11 +17,9 @@ from typing import Any
 import gevent
 
 from amphora import AmqpRpcClient
+from tests.stopwatch import GRACE, Stopwatch
 
 logger = logging.getLogger(__name__)
-
-# How much later than its timeout a call may end.
-GRACE = 0.25
 
 
 class Log:
@@ -170,14 +167,14 @@ class Ledger:
             self._calls[first] = gevent.spawn(caller, first)
 
     def _call(self, number: int, client: AmqpRpcClient) -> None:
-        began = time.monotonic()
+        watch = Stopwatch()
         try:
             self.answers[number] = client.call(timeout=self.timeout).double(number)
         except Exception as error:
             self.errors[number] = error
         else:
             self._returned.add(number)
-        took = time.monotonic() - began
+        took = watch.awake
         if took > self.timeout + GRACE:
             self.late[number] = took
 

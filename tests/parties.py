@@ -1,6 +1,5 @@
 """Words for the parties of a test: clients, servers, and what their functions wait for."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,17 +9,6 @@ from amphora import AmqpRpcClient, AmqpRpcServer
 
 Server = Callable[..., AmqpRpcServer]
 Client = Callable[..., AmqpRpcClient]
-
-
-class Stopwatch:
-    """Seconds since it was made."""
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._began
 
 
 class Gate:

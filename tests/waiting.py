@@ -9,6 +9,9 @@ import gevent
 T = TypeVar('T')
 
 PAUSE = 0.01
+# Seconds in which a request certainly reaches its server, and its function begins, even where the machine stumbles: for
+# calls that time out while it runs.
+AMPLE = 1.5
 
 
 def eventually(condition: Callable[[], T], limit: float = 5) -> T:

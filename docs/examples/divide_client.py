@@ -35,8 +35,8 @@ try:
 except Unroutable as error:
     print('unroutable, executed:', error.executed)
 
-# Nobody serves this service, so nobody answers within the timeout of 0.5 seconds.
-idle = AmqpRpcClient('nobody-serves-this', timeout=0.5)
+# Nobody serves this service, so nobody answers within the timeout of 2 seconds.
+idle = AmqpRpcClient('nobody-serves-this', timeout=2)
 try:
     idle.call.divide(6, 3)
 except NoResult as error:

@@ -8,10 +8,10 @@ import pytest
 from amphora import NoResult, NotSent
 from amphora.amqp.connection import HIGH_WATER
 from tests.faults.parties import HEARTBEAT, Ledgers, connected, connections, living_greenlets, open_descriptors
-from tests.ledger import GRACE
-from tests.parties import Client, Server, Stopwatch
+from tests.parties import Client, Server
 from tests.proxy import Proxy
 from tests.rabbitmq import RabbitNode
+from tests.stopwatch import GRACE, Stopwatch
 from tests.waiting import eventually
 
 
@@ -70,8 +70,8 @@ def test_requests_on_a_slow_link_wait_and_the_connection_lives_on(
             outcomes[number] = calling.call(timeout=timeout).measure(number, text)
         except NoResult as error:
             outcomes[number] = error
-        if watch.seconds > timeout + GRACE:
-            late[number] = watch.seconds
+        if watch.awake > timeout + GRACE:
+            late[number] = watch.awake
 
     # What the system's own buffers take has left amphora: there is more than that.
     proxy.rate = 10_000

@@ -16,9 +16,9 @@ from greenlet import greenlet
 
 from amphora import AmqpRpcClient, AmqpRpcFanoutClient, AmqpRpcFanoutServer, NoResult, RemoteException, WrongRequest
 from tests.faults.parties import Ledgers, ServerProcess, connected
-from tests.ledger import GRACE
 from tests.parties import Client, Server
 from tests.proxy import Proxy
+from tests.stopwatch import GRACE
 from tests.waiting import eventually
 
 PAGE = os.sysconf('SC_PAGE_SIZE')

@@ -15,10 +15,10 @@ from amphora import AmqpError, NotSent
 from amphora.amqp import LoginRefused, NotAllowed
 from amphora.timing import Backoff
 from tests.faults.parties import RECONNECT, Ledgers
-from tests.ledger import GRACE
-from tests.parties import Client, Server, Stopwatch
+from tests.parties import Client, Server
 from tests.proxy import Proxy
 from tests.rabbitmq import HOST, RabbitNode
+from tests.stopwatch import Stopwatch
 from tests.waiting import eventually
 
 # A client has two connections, and so has a server.
@@ -72,13 +72,13 @@ def most_attempts(seconds: float) -> int:
 
 @pytest.mark.row('18')
 def test_who_is_not_let_in_hears_so_at_once_and_gets_in_when_that_is_mended(
-    server: Server, client: Client, proxy: Proxy, obstacle: Obstacle, stopwatch: type[Stopwatch], full: bool
+    server: Server, client: Client, proxy: Proxy, obstacle: Obstacle, full: bool
 ) -> None:
-    watch = stopwatch()
+    watch = Stopwatch()
     calling = client(amqp_url=obstacle.url)
     with pytest.raises(obstacle.error):
         calling.call.abs(-1)
-    assert watch.seconds <= 1
+    assert watch.awake <= 1
     serving = server(abs, amqp_url=obstacle.url, serve=False)
     with pytest.raises(obstacle.error):
         serving.serve(nowait=False)
@@ -140,33 +140,31 @@ def test_calls_made_before_the_brokers_own_start_succeed_after_it(
 @pytest.mark.row('19')
 @pytest.mark.parametrize('verb', ['call', 'defer'])
 def test_a_call_without_a_broker_ends_on_time_and_says_that_it_was_not_sent(
-    client: Client, proxy: Proxy, stopwatch: type[Stopwatch], verb: str
+    client: Client, proxy: Proxy, verb: str
 ) -> None:
     proxy.refuse()
     calling = client(amqp_url=proxy.url)
-    watch = stopwatch()
+    watch = Stopwatch()
 
     with pytest.raises(NotSent) as raised:
         outcome(getattr(calling, verb)(timeout=0.5).double(1))
 
-    assert 0.5 <= watch.seconds <= 0.5 + GRACE
+    watch.check_timeout(0.5)
     assert raised.value.executed is False
 
 
 @pytest.mark.row('19')
-def test_a_server_without_a_broker_waits_until_it_is_told_to_stop(
-    server: Server, proxy: Proxy, stopwatch: type[Stopwatch]
-) -> None:
+def test_a_server_without_a_broker_waits_until_it_is_told_to_stop(server: Server, proxy: Proxy) -> None:
     proxy.refuse()
     serving = server(abs, amqp_url=proxy.url, serve=False)
     blocked = gevent.spawn(serving.serve, nowait=False)
     assert serving.wait_ready(0.5) is False
     assert not blocked.dead
 
-    watch = stopwatch()
+    watch = Stopwatch()
     serving.stop()
 
-    assert watch.seconds <= 1
+    assert watch.awake <= 1
     proxy.admit()
     serving.serve()
     assert serving.wait_ready(RECONNECT)

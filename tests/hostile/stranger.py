@@ -9,8 +9,8 @@ from uuid import uuid4
 from amphora import AmqpRpcClient
 from amphora.amqp import Channel, Connection, Message
 from amphora.amqp.frames import BASIC_PUBLISH, HEADER, METHOD, encode_body, frame
-from tests.parties import Stopwatch
 from tests.rpc.peer import Peer, as_bytes, body_of
+from tests.stopwatch import Stopwatch
 from tests.waiting import eventually
 
 # Seconds within which whoever has nothing else to do has answered; a quiet machine takes milliseconds.
@@ -108,7 +108,7 @@ class Stranger(Peer):
         """The server answers as ever, and no request has been left behind."""
         watch = Stopwatch()
         assert body_of(self.ask(ADD)) == {'result': 5}
-        assert watch.seconds < QUICK
+        assert watch.awake < QUICK
         eventually(lambda: self.ready() == 0)
 
     def check_client_well(self, client: AmqpRpcClient) -> None:
@@ -117,4 +117,4 @@ class Stranger(Peer):
         result = client.defer.add(2, 3)
         self.reply(self.take(), {'result': 5})
         assert result.get(timeout=5) == 5
-        assert watch.seconds < QUICK
+        assert watch.awake < QUICK

@@ -21,11 +21,12 @@ from amphora import (
     WrongThread,
 )
 from amphora.amqp import Connection, Message, PublishNacked
-from tests.parties import Client, Gate, Server, Stopwatch
+from tests.parties import Client, Gate, Server
 from tests.proxy import Proxy
 from tests.rabbitmq import RabbitNode
 from tests.rpc.peer import Peer, body_of
-from tests.waiting import eventually
+from tests.stopwatch import Stopwatch
+from tests.waiting import AMPLE, eventually
 
 # How long to look for something that must not happen.
 NEVER = 0.3
@@ -126,38 +127,36 @@ def test_routing_key_chooses_the_queue(server: Server, client: Client, service: 
 # -- how long it waits -------------------------------------------------------------------------------------------------
 
 
-def test_a_call_waits_as_long_as_the_client_says(
-    server: Server, client: Client, gate: Gate, stopwatch: type[Stopwatch]
-) -> None:
+def test_a_call_waits_as_long_as_the_client_says(server: Server, client: Client, gate: Gate) -> None:
     server(gate.function())
     calling = client(timeout=0.4)
 
-    watch = stopwatch()
+    watch = Stopwatch()
     with pytest.raises(NoResult):
         calling.call.wait()
 
-    assert 0.35 < watch.seconds < 0.4 + 0.25
+    watch.check_timeout(0.4)
 
 
 @pytest.mark.parametrize('of_the_client', [0.1, 30])
 def test_a_calls_own_timeout_goes_before_the_clients(
-    server: Server, client: Client, gate: Gate, stopwatch: type[Stopwatch], of_the_client: float
+    server: Server, client: Client, gate: Gate, of_the_client: float
 ) -> None:
     server(gate.function())
     calling = client(timeout=of_the_client)
 
-    watch = stopwatch()
+    watch = Stopwatch()
     with pytest.raises(NoResult):
         calling.call(timeout=0.5).wait()
 
-    assert 0.45 < watch.seconds < 0.5 + 0.25
+    watch.check_timeout(0.5)
 
 
 def test_a_call_that_may_have_run_says_so(server: Server, client: Client, gate: Gate) -> None:
     server(gate.function())
 
     with pytest.raises(NoResult) as caught:
-        client().call(timeout=0.3).wait()
+        client().call(timeout=AMPLE).wait()
 
     assert type(caught.value) is NoResult
     assert caught.value.executed is None
@@ -168,7 +167,7 @@ def test_an_answer_after_the_timeout_disturbs_nothing(server: Server, client: Cl
     server(gate.function(), add)
     calling = client()
     with pytest.raises(NoResult):
-        calling.call(timeout=0.2).wait('late')
+        calling.call(timeout=AMPLE).wait('late')
 
     gate.open()
     eventually(lambda: gate.left)
@@ -214,34 +213,30 @@ def test_a_server_started_while_no_broker_listens_waits_for_it(gateway: Proxy, s
 
 
 @pytest.mark.parametrize('verb', ['call', 'defer'])
-def test_a_routing_key_without_a_queue_is_unroutable(
-    server: Server, client: Client, stopwatch: type[Stopwatch], verb: str
-) -> None:
+def test_a_routing_key_without_a_queue_is_unroutable(server: Server, client: Client, verb: str) -> None:
     server(add)
     calling = client()
-    watch = stopwatch()
+    watch = Stopwatch()
 
     with pytest.raises(Unroutable) as caught:
         outcome(getattr(calling, verb)(routing_key='nowhere').add(2, 3))
 
     assert caught.value.executed is False
     assert isinstance(caught.value, NoResult)
-    assert watch.seconds < 2
+    assert watch.awake < 2
 
 
 @pytest.mark.parametrize('verb', ['call', 'defer'])
-def test_without_a_broker_until_the_timeout_the_request_is_not_sent(
-    gateway: Proxy, client: Client, stopwatch: type[Stopwatch], verb: str
-) -> None:
+def test_without_a_broker_until_the_timeout_the_request_is_not_sent(gateway: Proxy, client: Client, verb: str) -> None:
     calling = client(amqp_url=gateway.url)
 
-    watch = stopwatch()
+    watch = Stopwatch()
     with pytest.raises(NotSent, match='not sent in time: there is no connection: ') as caught:
         outcome(getattr(calling, verb)(timeout=0.4).add(2, 3))
 
     assert caught.value.executed is False
     assert isinstance(caught.value, NoResult)
-    assert 0.35 < watch.seconds < 0.4 + 0.25
+    watch.check_timeout(0.4)
 
 
 @pytest.mark.parametrize('verb', ['call', 'defer'])
@@ -280,16 +275,16 @@ def fill(peer: Peer) -> None:
 
 
 def test_a_quorum_queue_that_stays_full_is_full_at_the_end_of_the_calls_time(
-    client: Client, full_quorum_queue: Peer, stopwatch: type[Stopwatch]
+    client: Client, full_quorum_queue: Peer
 ) -> None:
     calling = client(queue_type='quorum')
 
-    watch = stopwatch()
+    watch = Stopwatch()
     with pytest.raises(QueueFull) as caught:
-        calling.call(routing_key='small', timeout=0.5).add(2, 3)
+        calling.call(routing_key='small', timeout=AMPLE).add(2, 3)
 
     assert caught.value.executed is False
-    assert 0.45 < watch.seconds < 0.5 + 0.25
+    watch.check_timeout(AMPLE)
 
 
 def test_a_request_that_a_quorum_queue_refused_is_sent_again_until_there_is_room(
@@ -320,30 +315,26 @@ def outcome(result: Any) -> Any:
 
 
 @pytest.mark.parametrize('wrong', ['password', 'vhost'])
-def test_a_wrong_password_or_vhost_raises_from_the_first_call(
-    client: Client, rabbit: RabbitNode, stopwatch: type[Stopwatch], wrong: str
-) -> None:
+def test_a_wrong_password_or_vhost_raises_from_the_first_call(client: Client, rabbit: RabbitNode, wrong: str) -> None:
     urls = {'password': rabbit.url.replace('guest:guest', 'guest:secret'), 'vhost': rabbit.url_of('missing')}
-    watch = stopwatch()
+    watch = Stopwatch()
 
     with pytest.raises(AmqpError) as caught:
         client(amqp_url=urls[wrong]).call.add(2, 3)
 
-    assert watch.seconds < 1
+    assert watch.awake < 1
     assert 'secret' not in str(caught.value)
 
 
 @pytest.mark.parametrize('wrong', ['password', 'vhost'])
-def test_a_server_that_cannot_log_in_says_so(
-    server: Server, rabbit: RabbitNode, stopwatch: type[Stopwatch], wrong: str
-) -> None:
+def test_a_server_that_cannot_log_in_says_so(server: Server, rabbit: RabbitNode, wrong: str) -> None:
     urls = {'password': rabbit.url.replace('guest:guest', 'guest:secret'), 'vhost': rabbit.url_of('missing')}
-    watch = stopwatch()
+    watch = Stopwatch()
 
     with pytest.raises(AmqpError):
         server(amqp_url=urls[wrong], serve=False).serve(nowait=False)
 
-    assert watch.seconds < 1
+    assert watch.awake < 1
 
 
 # -- a client's life ---------------------------------------------------------------------------------------------------

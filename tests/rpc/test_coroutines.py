@@ -24,7 +24,8 @@ from amphora.errors import AmphoraError
 from amphora.testing import running_server
 from amphora.time_limit import limited
 from tests.parties import Client, Server
-from tests.waiting import eventually
+from tests.stopwatch import Stopwatch
+from tests.waiting import AMPLE, eventually
 
 
 class Recorder:
@@ -86,11 +87,11 @@ def test_an_async_function_is_called_as_any_other(server: Server, client: Client
     assert calling.defer.add(2).get(timeout=5) == 3
 
 
-def test_a_hundred_calls_wait_side_by_side(server: Server, client: Client, recorder: Recorder, stopwatch: Any) -> None:
+def test_a_hundred_calls_wait_side_by_side(server: Server, client: Client, recorder: Recorder) -> None:
     server(recorder.wait)
     calling = client()
     calling.call.wait(0)
-    watch = stopwatch()
+    watch = Stopwatch()
 
     results = [calling.defer.wait(0.5, number) for number in range(100)]
 
@@ -463,7 +464,7 @@ def test_the_caller_of_a_coroutine_may_give_up(server: Server, client: Client, r
     calling = client()
 
     with pytest.raises(NoResult):
-        calling.call(timeout=0.2).wait(0.5, 'late')
+        calling.call(timeout=AMPLE).wait(AMPLE + 0.3, 'late')
 
     eventually(lambda: recorder.ended)
     assert calling.call.wait(0, 'next') == 'next'
@@ -475,7 +476,7 @@ def test_a_coroutine_that_nobody_waits_for_any_more_is_cancelled(
     server(recorder.wait)
 
     with pytest.raises(NoResult):
-        client().call(timeout=0.3).wait(30)
+        client().call(timeout=AMPLE).wait(30)
 
     assert eventually(lambda: recorder.ended) == ['CancelledError']
 
