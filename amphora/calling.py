@@ -286,8 +286,10 @@ class Calling:
             if now - self._checked > CHECK_INTERVAL:
                 self._checked = now
                 self._consuming.wake()
-        else:
+        elif publication.held:
             error = NotSent('the request was not sent in time: %s' % self._publishing.obstacle())
+        else:
+            error = NotSent('the request was not sent in time: this program was busy until its time was over')
         entry.throw(error)
 
 

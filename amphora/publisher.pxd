@@ -8,7 +8,7 @@ cdef class Publication:
     cdef public object exchange, routing_key, deadline, on_settled, on_refused, number, returned, refused_at, context
     # What a serializer or dialect of the user's own makes may be of a class derived from dict or bytes.
     cdef public object properties, body
-    cdef public bint waits, written, withdrawn, repeated, turned_away, suspect
+    cdef public bint waits, held, written, withdrawn, repeated, turned_away, suspect
     cdef public Publisher publisher
     cdef bint _ended
     cdef object _waited

@@ -46,6 +46,7 @@ class Publication:
     :ivar number: publications are numbered in the order in which they were made.
     :ivar publisher: who has it.
     :ivar returned: why the broker returned it; None when it did not.
+    :ivar held: whether it ever had to wait for the broker to take it.
     :ivar written: whether it has been handed to a connection at least once.
     :ivar withdrawn: whether nobody wants it to be sent any more.
     :ivar repeated: whether it was lost unconfirmed and is sent again, so that it may arrive twice: nobody knows what
@@ -62,6 +63,7 @@ class Publication:
         'context',
         'deadline',
         'exchange',
+        'held',
         'number',
         'on_refused',
         'on_settled',
@@ -102,7 +104,7 @@ class Publication:
         self.number = next(_numbers)
         self.publisher: Publisher | None = None
         self.returned: ReturnInfo | None = None
-        self.written = self.withdrawn = self.repeated = self.turned_away = self.suspect = False
+        self.held = self.written = self.withdrawn = self.repeated = self.turned_away = self.suspect = False
         self.refused_at: float | None = None
         self._ended = False
         self._waited: Event | None = None
@@ -243,6 +245,7 @@ class Publisher:
     def hold(self, publication: Publication) -> None:
         """Keep a message until the broker takes it."""
         publication.publisher = self
+        publication.held = True
         self._held[publication.number] = publication
         self._held_bytes += len(publication.body)
 

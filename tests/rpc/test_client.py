@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -237,6 +238,25 @@ def test_without_a_broker_until_the_timeout_the_request_is_not_sent(gateway: Pro
     assert caught.value.executed is False
     assert isinstance(caught.value, NoResult)
     watch.check_timeout(0.4)
+
+
+@pytest.mark.parametrize('verb', ['call', 'defer'])
+def test_a_program_that_was_busy_until_the_timeout_does_not_blame_the_broker(
+    server: Server, client: Client, verb: str
+) -> None:
+    server(add)
+    calling = client()
+    assert calling.call.add(1, 1) == 2
+
+    @calling.tune_function('add')
+    def calculate(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, str]:
+        time.sleep(0.3)
+        return {'routing_key': ''}
+
+    with pytest.raises(NotSent, match='not sent in time: this program was busy until its time was over') as caught:
+        outcome(getattr(calling, verb)(timeout=0.2).add(2, 3))
+
+    assert caught.value.executed is False
 
 
 @pytest.mark.parametrize('verb', ['call', 'defer'])
