@@ -55,7 +55,7 @@ OPTIONS = {
     'amqp_vhost': Option('/', *_TEXT),
     'amqp_ssl': Option(None, *_FLAG),
     'heartbeat': Option(None, *_SECONDS),
-    'prefetch': Option(100, *_NUMBER),
+    'prefetch': Option(250, *_NUMBER),
     'persistent': Option(True, *_FLAG),
     'confirm': Option(True, *_FLAG),
     'queue_type': Option(None, Literal['classic', 'quorum'], 'classic or quorum'),

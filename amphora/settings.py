@@ -113,7 +113,8 @@ def make_settings(
     :param amqp_vhost: virtual host; by default ``/``.
     :param amqp_ssl: True: TLS that verifies; an `ssl.SSLContext`: TLS as it says; by default what the URL says.
     :param heartbeat: seconds; 0: none; by default 10, or what the URL says.
-    :param prefetch: number of requests, 1 to 65535, that a server takes from a queue at once; by default 100.
+    :param prefetch: number of requests, 1 to 65535, that a server takes from a queue at once; by default 250, which
+        is in the range that RabbitMQ advises (https://www.rabbitmq.com/docs/confirms#channel-qos-prefetch).
     :param persistent: have the broker write messages to disk; by default True.
     :param confirm: have the broker confirm each publish; a request is acked when its reply is confirmed. By default
         True.

@@ -136,7 +136,7 @@ def test_without_any_of_them_the_defaults_are_those_that_are_documented() -> Non
         'password': 'guest',
         'vhost': '/',
     }
-    assert (settings.prefetch, settings.persistent, settings.confirm, settings.queue_type) == (100, True, True, None)
+    assert (settings.prefetch, settings.persistent, settings.confirm, settings.queue_type) == (250, True, True, None)
 
 
 def test_an_argument_goes_before_the_environment_and_that_before_the_file(
@@ -155,7 +155,7 @@ def test_none_as_an_argument_and_an_empty_variable_give_nothing(monkeypatch: pyt
     monkeypatch.setenv('AMPHORA_PREFETCH', '')
     monkeypatch.setenv('AMPHORA_CONFIG', '')
 
-    assert make_settings(prefetch=None, amqp_host=None).prefetch == 100
+    assert make_settings(prefetch=None, amqp_host=None).prefetch == 250
 
 
 def test_several_urls_are_a_list_in_the_file_or_have_commas_between(configure: Configure) -> None:
@@ -182,7 +182,7 @@ def test_a_file_that_nobody_names_is_not_read(configure: Configure, monkeypatch:
     monkeypatch.delenv('AMPHORA_CONFIG')
     monkeypatch.chdir(path.parent)
 
-    assert make_settings().prefetch == 100
+    assert make_settings().prefetch == 250
 
 
 def test_tables_of_others_in_the_file_are_theirs(configure: Configure) -> None:

@@ -149,7 +149,7 @@ def test_a_variable_that_is_mistyped_is_told(run: Run):
     status, stdout, stderr = run('config', AMPHORA_PREFECH='20', AMPHORA_RELEASE='1')
 
     assert status == 0
-    assert rows_of(stdout)['prefetch'] == ('100', 'default')
+    assert rows_of(stdout)['prefetch'] == ('250', 'default')
     assert stderr == 'amphora: AMPHORA_PREFECH means nothing; is AMPHORA_PREFETCH meant?\n'
 
 
@@ -217,7 +217,7 @@ def test_serve_with_a_url_leaves_aside_what_was_for_another_broker(
         'serve', 'configured:server', '--url', amqp_url, AMPHORA_CONFIG=str(path), AMPHORA_AMQP_SSL='true'
     ).wait_ready(1)
 
-    assert run('call', service, 'options', '--url', amqp_url, AMPHORA_AMQP_SSL='true').stdout == '100\n'
+    assert run('call', service, 'options', '--url', amqp_url, AMPHORA_AMQP_SSL='true').stdout == '250\n'
 
 
 @pytest.mark.parametrize('command', ['call', 'list', 'dead', 'shell', 'doctor', 'serve'])

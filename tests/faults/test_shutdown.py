@@ -29,12 +29,12 @@ def test_servers_that_get_sigterm_under_load_lose_nothing_and_run_nothing_twice(
     ended = []
     stop = []
     # More than both take at once: there is always one more on its way to a server that stops.
-    ledger.keep_calling(lambda: bool(stop), callers=300)
+    ledger.keep_calling(lambda: bool(stop), callers=700)
 
     for _ in range(20 if full else 2):
         for at, leaving in enumerate(servers):
             eventually(lambda leaving=leaving: len(leaving.done) > 100, 20)
-            # Just when a hundred are done, and the next hundred come.
+            # Just when some are done, and the next come.
             done = len(leaving.done)
             eventually(lambda leaving=leaving, done=done: len(leaving.done) > done)
             watch = Stopwatch()

@@ -250,18 +250,16 @@ def test_prefetch_limits_the_requests_that_run_at_once(server: Server, client: C
     assert [result.get(timeout=5) for result in results] == list(range(5))
 
 
-def test_a_hundred_requests_run_at_once_unless_told_otherwise(
-    server: Server, client: Client, peer: Peer, gate: Gate
-) -> None:
+def test_250_requests_run_at_once_unless_told_otherwise(server: Server, client: Client, peer: Peer, gate: Gate) -> None:
     calling = client()
-    results = [calling.defer(wait_publish=True).wait(number) for number in range(101)]
+    results = [calling.defer(wait_publish=True).wait(number) for number in range(251)]
 
     server(gate.function())
-    eventually(lambda: len(gate.entered) == 100)
+    eventually(lambda: len(gate.entered) == 250)
 
     assert peer.ready() == 1
     gate.open()
-    assert [result.get(timeout=5) for result in results] == list(range(101))
+    assert [result.get(timeout=5) for result in results] == list(range(251))
 
 
 @pytest.mark.parametrize(('options', 'mode'), [({}, 2), ({'persistent': True}, 2), ({'persistent': False}, 1)])

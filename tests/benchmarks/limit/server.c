@@ -9,7 +9,7 @@
 #include "link.h"
 
 /* How many requests may be unacked; amphora's default. */
-#define PREFETCH 100
+#define PREFETCH 250
 
 static struct setting setting;
 static struct link links[2], *consuming, *publishing;
