@@ -17,7 +17,9 @@ from typing import Any
 
 from gevent import monkey
 
+from amphora.invocation import run_async
 from amphora.native_threads import NativeThreads, allocate_lock, start_thread
+from amphora.watchdog import watchdog
 
 logger = logging.getLogger('amphora.server')
 
@@ -69,7 +71,8 @@ class Run:
 
     async def _main(self) -> None:
         try:
-            self.value = await self._function(*self._args, **self._kwargs)
+            name = getattr(self._function, '__name__', repr(self._function))
+            self.value = await run_async(name, self._function, self._args, self._kwargs)
         except BaseException as error:  # SystemExit and KeyboardInterrupt would end the loop
             self.error = error
 
@@ -166,9 +169,13 @@ class EventLoop:
 
     def cancel(self, run: Run) -> None:
         """From any thread: cancel what was begun; nothing happens to what has ended."""
+        self._call(run.cancel)
+
+    def _call(self, callback: Callable[[], object]) -> None:
+        """From any thread: have something called in the loop's, unless that has ended."""
         assert self._loop is not None
         try:
-            self._loop.call_soon_threadsafe(run.cancel)
+            self._loop.call_soon_threadsafe(callback)
         except RuntimeError:
             pass  # the loop has ended, and with it all that ran
 
@@ -186,6 +193,7 @@ class EventLoop:
             return
         finally:
             self._made.release()
+        watchdog.watch_loop(self, self._call)
         while not self._ending:
             try:
                 loop.run_forever()
@@ -200,6 +208,7 @@ class EventLoop:
         except BaseException:
             logger.exception('what async functions have left behind did not end well')
         finally:
+            watchdog.unwatch_loop(self)
             loop.close()
 
 

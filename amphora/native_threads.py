@@ -13,6 +13,7 @@ import gevent
 from gevent import monkey
 
 allocate_lock = monkey.get_original('_thread', 'allocate_lock')
+get_ident = monkey.get_original('_thread', 'get_ident')
 _SimpleQueue = monkey.get_original('queue', 'SimpleQueue')
 _start_new_thread = monkey.get_original('_thread', 'start_new_thread')
 

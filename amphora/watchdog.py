@@ -1,6 +1,7 @@
-"""Says which function holds the hub: while it does, no other request, timer or heartbeat check of this thread runs.
+"""Says which function holds the hub: while it does, no other request, timer or heartbeat check of this thread runs. And
+which async function holds the event loop: while it does, no other async function runs.
 
-A native thread pings the hub and looks, when there is no answer, at what the hub's thread is doing. It changes nothing.
+A native thread pings both and looks, when there is no answer, at what their thread is doing. It changes nothing.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from time import monotonic
 from types import FrameType
 from typing import Any
@@ -16,58 +19,93 @@ import gevent
 from gevent import monkey
 
 from amphora.invocation import running
+from amphora.native_threads import allocate_lock, get_ident, start_thread
 
 logger = logging.getLogger('amphora.watchdog')
 
-#: seconds for which the hub may be held before it is worth a line; the next line comes when they have doubled
+#: seconds for which hub or event loop may be held before it is worth a line; the next line comes when they have doubled
 LIMIT = 1.0
-# How often the hub is pinged, in seconds.
+# How often they are pinged, in seconds.
 _INTERVAL = 0.25
 
-# Native ones, whether this program is monkey-patched or not.
-_allocate_lock = monkey.get_original('_thread', 'allocate_lock')
-_get_ident = monkey.get_original('_thread', 'get_ident')
-_start_new_thread = monkey.get_original('_thread', 'start_new_thread')
+# The native one, whether this program is monkey-patched or not.
 _sleep = monkey.get_original('time', 'sleep')
 
 
-class _Watched:
-    """A hub that is pinged."""
+class _Watched(ABC):
+    """What is pinged; made in the thread in which it answers.
 
-    def __init__(self, hub: Any) -> None:
-        self.users = 0
-        self._thread = _get_ident()
+    :param name: what the log calls it.
+    :param others: what cannot run while it is held.
+    """
+
+    def __init__(self, name: str, others: str) -> None:
+        self._name = name
+        self._others = others
+        self._thread = get_ident()
         self._pinged: float | None = None
         self._limit = LIMIT
-        # Not referenced by the loop: it keeps no program from ending.
-        self._watcher = hub.loop.async_(ref=False)
-        self._watcher.start(self._answer)
 
-    def close(self) -> None:
-        self._watcher.stop()
-        self._watcher.close()
+    @abstractmethod
+    def _ping(self) -> None:
+        """In the native thread: have `_answer` called in the other."""
 
     def _answer(self) -> None:
-        """In the hub: it is not held."""
+        """In its own thread: it is not held."""
         pinged, self._pinged = self._pinged, None
         if self._limit > LIMIT and pinged is not None:
-            logger.warning('the hub is free again after %.1f s', monotonic() - pinged)
+            logger.warning('the %s is free again after %.1f s', self._name, monotonic() - pinged)
         self._limit = LIMIT
 
     def look(self) -> None:
-        """In the native thread: ping the hub, or say what holds it."""
+        """In the native thread: ping it, or say what holds it."""
         if self._pinged is None:
             self._pinged = monotonic()
-            self._watcher.send()
+            self._ping()
             return
         held = monotonic() - self._pinged
         if held >= self._limit:
             self._limit = 2 * held
             logger.warning(
-                '%s has held the hub for %.1f s, and nothing else runs meanwhile',
+                '%s has held the %s for %.1f s, and %s runs meanwhile',
                 _describe(sys._current_frames().get(self._thread)),
+                self._name,
                 held,
+                self._others,
             )
+
+
+class _Hub(_Watched):
+    """A thread's hub, as long as it has users."""
+
+    def __init__(self) -> None:
+        super().__init__('hub', 'nothing else')
+        self.users = 0
+        # Not referenced by the loop: it keeps no program from ending.
+        self._watcher = gevent.get_hub().loop.async_(ref=False)
+        self._watcher.start(self._answer)
+
+    def _ping(self) -> None:
+        self._watcher.send()
+
+    def close(self) -> None:
+        """It is pinged no more."""
+        self._watcher.stop()
+        self._watcher.close()
+
+
+class _Loop(_Watched):
+    """An event loop of asyncio.
+
+    :param call: from any thread: have something called in the loop's.
+    """
+
+    def __init__(self, call: Callable[[Callable[[], object]], object]) -> None:
+        super().__init__('event loop', 'no other async function')
+        self._call = call
+
+    def _ping(self) -> None:
+        self._call(self._answer)
 
 
 def _describe(frame: FrameType | None) -> str:
@@ -82,46 +120,64 @@ def _describe(frame: FrameType | None) -> str:
 
 
 class Watchdog:
-    """Watches hubs, each as long as somebody wants it."""
+    """Watches hubs and event loops, each as long as somebody wants it."""
 
     def __init__(self) -> None:
         self._reset()
 
     def _reset(self) -> None:
-        self._lock: Any = _allocate_lock()
-        self._watched: dict[Any, _Watched] = {}
+        self._lock: Any = allocate_lock()
+        self._hubs: dict[Any, _Hub] = {}
+        self._loops: dict[object, _Loop] = {}
         self._running = False
 
     def watch(self) -> None:
         """Watch this thread's hub from now on."""
         hub = gevent.get_hub()
         with self._lock:
-            if hub not in self._watched:
-                self._watched[hub] = _Watched(hub)
-            self._watched[hub].users += 1
-            if not self._running:
-                self._running = True
-                _start_new_thread(self._run, ())
+            if hub not in self._hubs:
+                self._hubs[hub] = _Hub()
+            self._hubs[hub].users += 1
+            self._start()
 
     def unwatch(self) -> None:
         """Undo one `watch`."""
         hub = gevent.get_hub()
         with self._lock:
-            watched = self._watched.get(hub)
+            watched = self._hubs.get(hub)
             if watched is not None:
                 watched.users -= 1
                 if not watched.users:
-                    del self._watched[hub]
+                    del self._hubs[hub]
                     watched.close()
+
+    def watch_loop(self, loop: object, call: Callable[[Callable[[], object]], object]) -> None:
+        """Watch this thread's event loop from now on.
+
+        :param call: from any thread: have something called in this one.
+        """
+        with self._lock:
+            self._loops[loop] = _Loop(call)
+            self._start()
+
+    def unwatch_loop(self, loop: object) -> None:
+        """Undo `watch_loop`."""
+        with self._lock:
+            self._loops.pop(loop, None)
+
+    def _start(self) -> None:
+        if not self._running:
+            self._running = True
+            start_thread(self._run)
 
     def _run(self) -> None:
         while True:
             with self._lock:
-                if not self._watched:
+                if not self._hubs and not self._loops:
                     self._running = False
                     return
                 # Under the lock: a watcher that was closed must not be sent to.
-                for watched in self._watched.values():
+                for watched in (*self._hubs.values(), *self._loops.values()):
                     watched.look()
             _sleep(_INTERVAL)
 

@@ -490,6 +490,31 @@ def test_running_server_runs_async_functions_and_ends_those_that_do_not_end(reco
     assert recorder.ended == ['CancelledError']
 
 
+# -- what goes wrong ---------------------------------------------------------------------------------------------------
+
+
+def test_the_log_names_the_coroutine_that_holds_up_all_others(
+    server: Server, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def burn(seconds: float) -> None:
+        time.sleep(seconds)
+
+    server(add, named={'burn.down': burn})
+    calling = client()
+
+    burnt = calling.defer.burn.down(1.6)
+    waiting = calling.defer.add(2, 3)
+    burnt.get(timeout=10)
+    assert waiting.get(timeout=10) == 5
+    eventually(lambda: 'the event loop is free again after' in caplog.text)
+
+    [held, free] = [record for record in caplog.records if record.name == 'amphora.watchdog']
+    assert held.levelno == free.levelno == logging.WARNING
+    assert held.message.startswith("function 'burn' (now in burn, line ")
+    assert 'has held the event loop for 1.' in held.message
+    assert held.message.endswith('and no other async function runs meanwhile')
+
+
 # -- other programs ----------------------------------------------------------------------------------------------------
 
 
