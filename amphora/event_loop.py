@@ -71,7 +71,7 @@ class Run:
 
     async def _main(self) -> None:
         try:
-            name = getattr(self._function, '__name__', repr(self._function))
+            name = getattr(self._function, '__name__', type(self._function).__name__)
             self.value = await run_async(name, self._function, self._args, self._kwargs)
         except BaseException as error:  # SystemExit and KeyboardInterrupt would end the loop
             self.error = error
