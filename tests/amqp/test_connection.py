@@ -364,7 +364,8 @@ def test_a_port_that_accepts_and_says_nothing_is_given_up_in_time() -> None:
         watch = Stopwatch()
         with pytest.raises(ConnectionFailed, match=r'no AMQP connection to .* within 0\.3 s'):
             broker.connect(connect_timeout=0.3)
-        watch.check_timeout(0.3)
+        assert watch.seconds > 0.25
+        assert watch.awake < 1
         # and the socket is not left open
         assert broker.result(limit=1) == b'AMQP\x00\x00\x09\x01'
 

@@ -149,6 +149,7 @@ def test_a_call_without_a_broker_ends_on_time_and_says_that_it_was_not_sent(
     with pytest.raises(NotSent) as raised:
         outcome(getattr(calling, verb)(timeout=0.5).double(1))
 
+    assert watch.seconds >= 0.5
     watch.check_timeout(0.5)
     assert raised.value.executed is False
 

@@ -194,7 +194,8 @@ def test_the_time_may_be_over_before_max_calls_were_taken(
     with pytest.raises(gevent.Timeout):
         serving.receive_from_queue(label, max_calls=2, timeout=0.5)
 
-    watch.check_timeout(0.5)
+    assert watch.seconds > 0.45
+    assert watch.awake < 1.5
     assert answers(results) == [0]
     eventually(lambda: peer.consumers(queue) == 0)
 
