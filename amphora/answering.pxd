@@ -10,14 +10,13 @@ from amphora.redelivery cimport count_deliveries, is_fresh, seems_expired
 
 
 cdef class Answering:
-    cdef object _side, _session, _dead_queue, _custody, _numbers, _reply_settled, _reply_refused
+    cdef object _side, _custody, _republishing, _numbers, _reply_settled, _reply_refused
     cdef object _return_address, _decode_request, _encode_reply, _shorten
     cdef _FunctionTable _functions
     cdef _Recent _recent
     cdef _Publisher _publisher
-    cdef bint _unique_ids, _shared, _requeues, _may_send_again
+    cdef bint _unique_ids, _shared, _requeues
     cdef public dict _in_hand
-    cdef Py_ssize_t _sending
     cdef set _gone
 
     @cython.locals(properties=dict)

@@ -1,7 +1,7 @@
 """From a delivery to its ack: decode, run, reply, ack; `Answering.answer` is the whole way of one request.
 
 Bytes are the dialect's business, faults of the connection that of `publisher` and `consumer`. Which of a request's
-deliveries runs it, and when one is set aside, is decided here.
+deliveries runs it, and when one is set aside, is decided here; `republishing` moves it.
 """
 
 from __future__ import annotations
@@ -14,29 +14,27 @@ from typing import Any
 
 import gevent
 
-from amphora.amqp import AccessRefused, Channel, Message, PreconditionFailed
+from amphora.amqp import Message
 from amphora.amqp.content import MAX_MESSAGE_SIZE
 from amphora.custody import Custody
-from amphora.dead_letters import MAX_DELIVERIES, bury, dead_queue, dead_queue_arguments
+from amphora.dead_letters import MAX_DELIVERIES
 from amphora.dialects.base import ServerSide, Source, text_of
 from amphora.dialects.encoded import Encoded
 from amphora.dispatch import FunctionTable
 from amphora.envelope import Reply
-from amphora.errors import AmqpError, IgnoreRequest, RejectRequest, RemoteException, WrongRequest
+from amphora.errors import IgnoreRequest, RejectRequest, RemoteException, WrongRequest
 from amphora.intake import REQUEUE_DELAY, Job
 from amphora.publisher import Publication, Publisher
 from amphora.queue_arguments import Arguments
 from amphora.recent import Key, Recent
 from amphora.redelivery import count_deliveries, is_fresh, seems_expired, send_again, time_left, was_ignored
+from amphora.republishing import Republishing
 from amphora.session import Session
-from amphora.topology import Queue
 
 logger = logging.getLogger('amphora.server')
 
 #: how many clients that are gone are remembered, so that each is logged once
 GONE_COUNT = 1000
-#: seconds that setting a request aside may take, before it goes back to its queue
-BURY_TIMEOUT = 10.0
 #: how many deliveries of a request may come to grief before it runs alone, among others of its like
 ALONE_AFTER = 3
 #: class name of the error that the caller of a request that was set aside gets
@@ -77,18 +75,13 @@ class Answering:
         self._side = side
         self._unique_ids, self._shared = side.unique_ids, side.shared
         self._functions = functions
-        self._session = session
         self._publisher = publisher
-        self._dead_queue = Queue(dead_queue(service), dead_queue_arguments(queue_arguments))
         self._requeues = on_failure == 'requeue'
         self._custody = Custody(session, service, queue_arguments)
+        self._republishing = Republishing(service, session, publisher, queue_arguments, side.shared)
         # Requests in hand, until their reply is confirmed: the delivery that runs, and those that came meanwhile and
         # wait for its answer.
         self._in_hand: dict[Key, list[Job]] = {}
-        # How many requests are being sent again.
-        self._sending = 0
-        # Whether the broker lets this server publish to its queues by their names.
-        self._may_send_again = True
         self._recent = Recent()
         # Clients that a reply did not reach.
         self._gone: set[str] = set()
@@ -145,7 +138,7 @@ class Answering:
                     self._join(key, job)
                     return
             if not job.begin():
-                self._pass_on([job])
+                self._republishing.pass_on([job])
                 return
             self._in_hand[key] = [job]
             if answer is None:
@@ -169,9 +162,6 @@ class Answering:
 
     def _has_room(self) -> bool:
         return not self._publisher.full
-
-    def _sends_nothing(self) -> bool:
-        return not self._sending
 
     def _join(self, key: Key, job: Job) -> None:
         """The request is in hand already: this delivery of it ends as that one does."""
@@ -258,21 +248,19 @@ class Answering:
         on_refused: Callable[[Publication, Exception], None] | None = None,
         context: Any = None,
     ) -> None:
-        publication = Publication(
-            message.exchange,
-            message.routing_key,
-            message.properties,
-            message.body,
-            None,
-            on_settled,
-            on_refused,
-            True,
-            context,
+        self._publisher.submit(
+            Publication(
+                message.exchange,
+                message.routing_key,
+                message.properties,
+                message.body,
+                None,
+                on_settled,
+                on_refused,
+                True,
+                context,
+            )
         )
-        try:
-            self._publisher.publish(publication)
-        except ValueError as error:
-            publication.refused(error)
 
     # -- requests that are not answered, or not now --------------------------------------------------------------------
 
@@ -290,26 +278,24 @@ class Answering:
                 logger.info('request %.100r seems to have expired on its way', id)
                 job.give_back()
                 return True
-        if job.alone or job.stays or not self._may_send_again:
+        if job.alone or job.stays or not self._republishing.allowed:
             return False
         deliveries = count_deliveries(properties)
         if deliveries >= MAX_DELIVERIES:
             reason = 'delivered %d times, and each time the server ended, or lost the broker, before it had answered'
             reason %= deliveries
-            if self._bury([job], deliveries, reason):
+            if self._republishing.bury([job], deliveries, reason):
                 self._tell(job, RemoteException(DEAD_LETTER, (reason,)))
         elif deliveries >= ALONE_AFTER:
             logger.warning('request %.100r has come to grief %d times: it runs alone', id, deliveries)
             self._custody.run(job, send_again(properties, deliveries + 1, time()), self.answer)
         elif job.redelivered:
             logger.debug('request %.100r was delivered before: it is counted and sent again', id)
-            # A queue that is full takes no copy. What was given back would come first again, and nothing else ever.
-            properties = send_again(properties, deliveries + 1, time())
-            self._send_instead([job], job.queue, properties, if_full=Job.stay)
+            self._republishing.send_again(job, deliveries + 1)
         elif deliveries:
             # If this is the end of the server, the broker shall have the acks of what was sent again: or it would have
             # two of each. The acks wait for the loop.
-            if _wait(job, self._sends_nothing):
+            if _wait(job, self._republishing.is_idle):
                 gevent.sleep(0)
                 return False
             job.give_back()
@@ -323,22 +309,9 @@ class Answering:
             for each in self._in_hand.pop(key):
                 each.done()
         elif was_ignored(job.properties):
-            gevent.spawn_later(REQUEUE_DELAY, lambda: self._pass_on(self._in_hand.pop(key), ignored=True))
+            gevent.spawn_later(REQUEUE_DELAY, lambda: self._republishing.pass_on(self._in_hand.pop(key), ignored=True))
         else:
-            self._pass_on(self._in_hand.pop(key), ignored=True)
-
-    def _pass_on(self, jobs: list[Job], ignored: bool = False) -> None:
-        """Leave a request to another server; all its deliveries end with that."""
-        if not (self._shared and self._may_send_again):
-            for job in jobs:
-                job.give_back()
-            return
-        # A copy and not the request itself, which would look as if this delivery had come to grief.
-        first = jobs[0]
-        properties = first.properties
-        # This delivery has not: so it does not count.
-        deliveries = count_deliveries(properties) - first.alone
-        self._send_instead(jobs, first.queue, send_again(properties, deliveries, time(), ignored))
+            self._republishing.pass_on(self._in_hand.pop(key), ignored=True)
 
     def _reject(self, key: Key, job: Job, error: RejectRequest) -> None:
         """The function wants this request to be set aside; or, when nobody waits for its answer, has failed."""
@@ -350,32 +323,8 @@ class Answering:
             self._reply(key, self._encode_error(job, told) if wanted else _DONE, end=Job.drop)
             return
         jobs = self._in_hand.pop(key)
-        if self._bury(jobs, count_deliveries(job.properties), 'rejected: %s' % _text_of(error)):
+        if self._republishing.bury(jobs, count_deliveries(job.properties), 'rejected: %s' % _text_of(error)):
             self._tell(job, told)
-
-    def _bury(self, jobs: list[Job], deliveries: int, reason: str) -> bool:
-        """Set a request aside; False when that is not possible now, and it has gone back."""
-        if _have_gone_back(jobs):
-            return False
-        first = jobs[0]
-        try:
-            declared = self._session.with_channel(self._declare_dead_queue, BURY_TIMEOUT)
-        except AmqpError as error:
-            logger.error('request %.100r cannot be set aside: %s', first.properties.get('message_id'), error)
-            declared = False
-        if not declared:
-            for job in jobs:
-                job.give_back()
-            return False
-        logger.error(
-            'request %.100r is set aside in queue %s: %s',
-            first.properties.get('message_id'),
-            self._dead_queue.name,
-            reason,
-        )
-        properties = bury(first.properties, first.queue, deliveries, reason)
-        self._send_instead(jobs, self._dead_queue.name, properties)
-        return True
 
     def _tell(self, job: Job, error: Exception) -> None:
         """Answer a request that has ended without running to its end, if anybody waits for an answer."""
@@ -395,52 +344,6 @@ class Answering:
             logger.exception('request %.100r gets no answer: its error cannot be encoded', id)
             return _DONE
 
-    def _declare_dead_queue(self, channel: Channel) -> None:
-        try:
-            self._dead_queue.declare(channel)
-        except PreconditionFailed:
-            logger.debug('queue %s is as somebody else has made it', self._dead_queue.name)
-
-    def _send_instead(
-        self,
-        jobs: list[Job],
-        queue: str,
-        properties: dict[str, Any],
-        if_full: Callable[[Job], None] = Job.give_back,
-    ) -> None:
-        """Publish a request with other properties; the deliveries that it came by are acked when the broker has it."""
-        if _have_gone_back(jobs):
-            return
-        self._sending += 1
-
-        def on_settled(publication: Publication, acked: bool) -> None:
-            self._sending -= 1
-            for job in jobs:
-                if acked and publication.returned is None:
-                    job.moved()
-                elif acked or job.stale or job.recalled:
-                    job.give_back()
-                else:
-                    if_full(job)
-
-        def on_refused(publication: Publication, error: Exception) -> None:
-            self._sending -= 1
-            if isinstance(error, AccessRefused):
-                logger.error(
-                    'this server may not publish to the default exchange, so requests that kill it are not noticed: %s',
-                    error,
-                )
-                self._may_send_again = False
-            else:
-                logger.error('request %.100r is dropped: it cannot be sent again: %s', publication.message_id, error)
-            for job in jobs:
-                if self._may_send_again:
-                    job.drop()
-                else:
-                    job.give_back()
-
-        self._publish(Encoded('', queue, properties, jobs[0].body), on_settled, on_refused)
-
     # -- replies that nobody takes -------------------------------------------------------------------------------------
 
     def on_returned(self, message: Message) -> None:
@@ -456,16 +359,6 @@ class Answering:
         if len(self._gone) >= GONE_COUNT:
             self._gone.clear()
         self._gone.add(client)
-
-
-def _have_gone_back(jobs: list[Job]) -> bool:
-    """Whether the broker delivers a request again by itself, so that a copy would make two of it; its deliveries have
-    ended then."""
-    if not all(job.stale for job in jobs):
-        return False
-    for job in jobs:
-        job.done()
-    return True
 
 
 def _text_of(error: Exception) -> str:

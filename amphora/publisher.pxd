@@ -28,6 +28,7 @@ cdef class Publisher:
 
     @cython.locals(connection=_Connection)
     cpdef publish(self, Publication publication)
+    cpdef submit(self, Publication publication)
     cpdef hold(self, Publication publication)
     cpdef withdraw(self, Publication publication)
     @cython.locals(left=double, milliseconds=cython.longlong)

@@ -230,6 +230,13 @@ class Publisher:
         else:
             self._write(channel, publication)
 
+    def submit(self, publication: Publication) -> None:
+        """Publish a message whose errors nobody waits for here: it is told of them, instead."""
+        try:
+            self.publish(publication)
+        except ValueError as error:
+            publication.refused(error)
+
     @property
     def full(self) -> bool:
         """Whether as much waits for the broker as may: to be sent, or to be confirmed."""
