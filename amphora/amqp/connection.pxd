@@ -14,9 +14,8 @@ cdef class Connection:
     cdef list _auth_mechanisms
     cdef public dict _channels
     cdef public set _retired
-    cdef tuple _expected, _progress
+    cdef tuple _expected
     cdef bint _debug, _closing, _told_blocked, _has_transport
-    cdef double _progressed
     cdef public _Splitter _splitter
     cdef public _Transport _transport
     cdef object __weakref__

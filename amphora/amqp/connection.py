@@ -39,6 +39,7 @@ from amphora.amqp.errors import (
 from amphora.amqp.handshake import agree, agree_heartbeat, describe_client, log_in
 from amphora.amqp.listeners import tell
 from amphora.amqp.options import connection_options
+from amphora.amqp.peer_watch import PeerWatch
 from amphora.amqp.transport import Transport
 from amphora.amqp.url import AmqpUrl
 from amphora.checks import check_host, check_integer, check_seconds
@@ -61,8 +62,6 @@ _HEADER_MAX = 262144
 # What a number of bytes may be at most, and a number of seconds: both for ever.
 _MOST_BYTES = 2**62
 _MOST_SECONDS = 2**31
-# Bytes of a frame that must come in two heartbeats; the slowest of links carries a hundred times as many.
-_PROGRESS = 1024
 
 
 # Those of this process, for a child that it forks.
@@ -173,10 +172,7 @@ class Connection:
         # The one answer channel 0 may be waiting for.
         self._expected: tuple[type[base.Frame], ...] = ()
         self._answer: AsyncResult[Any] = AsyncResult()
-        self._watch: Any = None
-        # How far the frame has come that is not complete, and since when no further.
-        self._progress = (0, 0)
-        self._progressed = 0.0
+        self._watch: PeerWatch | None = None
         self._has_transport = False
         self._transport: Transport
         _connections.add(self)
@@ -307,8 +303,7 @@ class Connection:
         self._say(commands.Connection.TuneOk, channel_max=self.channel_max, frame_max=self.frame_max, heartbeat=told)
         if self.heartbeat:
             heartbeat.sender.add(self._transport, self.heartbeat)
-            self._watch = self._hub.loop.timer(0, min(0.5, self.heartbeat / 4))
-            self._watch.start(self._check_peer)
+            self._watch = PeerWatch(self._transport, self._splitter, self.heartbeat, self._end)
 
     def _expect(self, *methods: type[base.Frame]) -> None:
         self._expected = methods
@@ -470,37 +465,6 @@ class Connection:
         self._writable.set()
         tell(self.drain_listeners)
 
-    def _check_peer(self) -> None:
-        assert self.heartbeat
-        self._check_progress()
-        if self.closed or monotonic() - self._transport.last_received <= 2 * self.heartbeat:
-            return
-        # The hub may have been busy for long: what came meanwhile still waits to be read.
-        self._transport.poll()
-        silence = monotonic() - self._transport.last_received
-        if self.error is None and silence > 2 * self.heartbeat:
-            self._end(
-                ConnectionClosed('the broker was silent for %.1f s; the heartbeat is %g s' % (silence, self.heartbeat))
-            )
-
-    def _check_progress(self) -> None:
-        """End a connection whose broker is never silent and says nothing: each byte of a frame is a sign of life."""
-        assert self.heartbeat
-        now = monotonic()
-        if self._splitter.pending and now - self._progressed > 2 * self.heartbeat and self._reached() == self._progress:
-            # The hub may have been busy for long: what came meanwhile still waits to be read.
-            self._transport.poll()
-        pending, reached = self._splitter.pending, self._reached()
-        if not pending or reached != self._progress:
-            self._progress, self._progressed = reached, now
-        elif self.error is None and now - self._progressed > 2 * self.heartbeat:
-            text = 'the broker has sent %d bytes of a frame, and less than %d of them in the last %.1f s'
-            self._end(ConnectionClosed(text % (pending, _PROGRESS, now - self._progressed)))
-
-    def _reached(self) -> tuple[int, int]:
-        """How far the frame has come that is not complete."""
-        return self._splitter.begun, self._splitter.pending // _PROGRESS
-
     def _lost(self, error: Exception) -> None:
         text = 'the connection to %s:%d was lost: %s' % (self.host, self.port, error)
         if self._closing:
@@ -555,7 +519,6 @@ class Connection:
         if self.error is None:
             self.error = ConnectionClosed('the connection was made before this process was forked')
             if self._watch is not None:
-                self._watch.stop()
                 self._watch.close()
             if self._has_transport:
                 self._transport.abandon()
@@ -568,7 +531,6 @@ class Connection:
         heartbeat.sender.remove(self._transport)
         self._transport.close()
         if self._watch is not None:
-            self._watch.stop()
             self._watch.close()
         self._writable.set()
         if self._expected:

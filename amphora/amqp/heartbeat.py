@@ -1,8 +1,8 @@
 """Heartbeats that leave even while the hub is busy.
 
 One native thread for all connections of the process sends them, so a function that burns the CPU does not cost the
-connection. Whether the *peer* is alive is watched elsewhere, in the hub (`amphora.amqp.connection`), for that needs
-what was read there.
+connection. Whether the *peer* is alive is watched in the hub (`amphora.amqp.peer_watch`), for that needs what was read
+there.
 
 Source: AMQP 0-9-1 section 4.2.7; https://www.rabbitmq.com/docs/heartbeats (a peer is given up after two intervals of
 silence).
