@@ -294,9 +294,8 @@ class Answering:
             self._republishing.send_again(job, deliveries + 1)
         elif deliveries:
             # If this is the end of the server, the broker shall have the acks of what was sent again: or it would have
-            # two of each. The acks wait for the loop.
-            if _wait(job, self._republishing.is_idle):
-                gevent.sleep(0)
+            # two of each.
+            if _wait(job, self._republishing.is_idle) and job.wait_acked():
                 return False
             job.give_back()
         else:

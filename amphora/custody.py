@@ -99,9 +99,8 @@ class Custody:
             # It took so long that it has gone back already.
             job.done()
             return
+        # If this is the end of the server, the broker shall not have two of them.
         job.continue_as(kept, channel)
-        # The loop sends the ack: if this is the end of the server, the broker shall not have two of them.
-        gevent.sleep(0)
         work(job)
         deadline = Deadline.after(REPLY_TIMEOUT, monotonic())
         while not (job.ended or channel.closed or deadline.expired(monotonic())):

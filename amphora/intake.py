@@ -80,12 +80,24 @@ class Job:
         return self._intake.count()
 
     def continue_as(self, message: Message, channel: Channel) -> None:
-        """It goes on as another message, which was got on a channel; the one that it came by is acked."""
+        """It goes on as another message, which was got on a channel; the one that it came by is acked, for certain."""
         self._ack()
+        self.wait_acked()
         assert message.delivery_info is not None
         self.channel, self.tag, self.redelivered = channel, message.delivery_info.delivery_tag, False
         self.properties, self.body = message.properties, message.body
         self.alone = True
+
+    def wait_acked(self) -> bool:
+        """Block until the broker has dealt with all acks of its channel; False when that has ended before.
+
+        They are not answered. And those that RabbitMQ has received and not yet dealt with when a connection ends, it
+        forgets: of a process that is killed, the last may be lost although it had written them long before.
+        """
+        with suppress(Closed):
+            # What is answered on the same channel comes after them. This says what the consumer began with.
+            self.channel.basic.qos(prefetch_count=self._intake.prefetch)
+        return not self.stale
 
     def stay(self) -> None:
         """In the hub: its queue takes no copy of it, so it is dealt with as it is."""
@@ -160,6 +172,7 @@ class Intake:
         self.taken = 0
         self.queue = queue
         self.function = function
+        self.prefetch = prefetch
         self._on_job = on_job
         self._max_calls = -1 if max_calls is None else max_calls
         self._in_hand = 0

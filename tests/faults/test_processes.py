@@ -11,11 +11,13 @@ import gevent
 import gevent.event
 import pytest
 from gevent import subprocess
+from gevent.event import Event
 
 from amphora import IgnoreRequest, RemoteException
 from amphora.amqp import Connection
 from tests.faults.parties import HEARTBEAT, Ledgers, ServerProcess
 from tests.parties import Client, Gate, Server
+from tests.proxy import TO_BROKER, Proxy
 from tests.rabbitmq import RabbitNode
 from tests.waiting import eventually
 
@@ -115,6 +117,41 @@ def test_a_request_that_kills_its_server_each_time_is_set_aside_after_five_deliv
     assert dead.properties['headers']['x-amphora-queue'] == f'rpc_{service}_request'
     assert dead.properties['headers']['x-amphora-deliveries'] == 5
     assert 'delivered 5 times' in dead.properties['headers']['x-amphora-reason']
+
+
+@pytest.mark.row('20')
+@pytest.mark.parametrize('grief', [0, 3], ids=['among others', 'alone'])
+def test_a_request_that_came_to_grief_begins_when_the_broker_has_dealt_with_the_ack_of_the_delivery_before(
+    grief: int, server: Server, client: Client, service: str, node: RabbitNode, proxy: Proxy
+) -> None:
+    begun = Event()
+
+    def end() -> None:
+        # Nobody hears what this server says from here on, nor what it has said and is still on its way.
+        proxy.drop(TO_BROKER)
+        begun.set()
+
+    queue = f'rpc_{service}_request'
+    client().defer(wait_publish=True).end()
+    with Connection.from_url(node.url) as connection, connection.channel() as channel:
+        request = channel.basic.get(queue)
+        if grief:
+            request.properties['headers'] = {'x-amphora-deliveries': grief}
+        server(end, amqp_url=proxy.url).wait_ready()
+        proxy.delay = 0.2
+        if grief:
+            channel.basic.publish(request, '', queue)
+        else:
+            channel.basic.reject(request.delivery_info.delivery_tag, requeue=True)
+        assert begun.wait(10)
+        proxy.refuse()
+        proxy.reset()
+
+        eventually(lambda: channel.queue.declare(queue, passive=True).message_count > 0)
+        assert channel.basic.get(queue).properties.get('headers', {}).get('x-amphora-deliveries') == grief + 1
+        assert channel.basic.get(queue) is None
+    proxy.delay = 0
+    proxy.admit()
 
 
 @pytest.mark.row('20')
