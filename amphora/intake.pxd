@@ -17,7 +17,7 @@ cdef class Job:
 cdef class Intake:
     cdef public object queue, function
     cdef public object _consumer, _on_job, _finished, _drained
-    cdef public Py_ssize_t taken, prefetch, _max_calls, _in_hand
+    cdef public Py_ssize_t taken, _max_calls, _in_hand
     cdef public bint _told_to_finish
 
     cpdef bint count(self) except -1

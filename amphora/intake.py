@@ -95,8 +95,7 @@ class Job:
         forgets: of a process that is killed, the last may be lost although it had written them long before.
         """
         with suppress(Closed):
-            # What is answered on the same channel comes after them. This says what the consumer began with.
-            self.channel.basic.qos(prefetch_count=self._intake.prefetch)
+            self.channel.sync()
         return not self.stale
 
     def stay(self) -> None:
@@ -172,7 +171,6 @@ class Intake:
         self.taken = 0
         self.queue = queue
         self.function = function
-        self.prefetch = prefetch
         self._on_job = on_job
         self._max_calls = -1 if max_calls is None else max_calls
         self._in_hand = 0

@@ -13,7 +13,7 @@ cdef class Channel:
     cdef public Acks acks
     cdef public dict consumers
     cdef ContentAssembler _content
-    cdef object _turn, _outstanding, _telling
+    cdef object _turn, _outstanding, _sync_to_come, _telling
     cdef bint _closing
     cdef Py_ssize_t _frame_max, _max_message_size
 

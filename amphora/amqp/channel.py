@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+import gevent
 from gevent.event import AsyncResult, Event
 from gevent.lock import BoundedSemaphore
 from pamqp import base, commands
@@ -21,7 +23,7 @@ from amphora.amqp.confirms import Confirms, Publication
 from amphora.amqp.consumers import AnyConsumer, DeliveryListener, DirectConsumer
 from amphora.amqp.content import ContentAssembler, encode_message
 from amphora.amqp.deliveries import Delivery
-from amphora.amqp.errors import ChannelClosed, CommandInvalid, UnexpectedFrame, channel_error
+from amphora.amqp.errors import ChannelClosed, Closed, CommandInvalid, UnexpectedFrame, channel_error
 from amphora.amqp.listeners import tell
 from amphora.amqp.message import DeliveryInfo, Message, ReturnInfo
 from amphora.amqp.methods import BasicMethods, ConfirmMethods, ExchangeMethods, QueueMethods, TxMethods
@@ -81,6 +83,8 @@ class Channel:
         # The answer owed to each method sent, oldest first. A greenlet that gave up waiting leaves its entry: it takes
         # the late answer, which would otherwise be taken for the answer to the next method.
         self._outstanding: deque[tuple[tuple[Method, ...], AsyncResult[Any]]] = deque()
+        # Waits for its turn to ask for the answer that all who `sync` until then wait for.
+        self._sync_to_come: gevent.Greenlet[[], None] | None = None
         self._closing = False
         self._telling = Throttle(TELLING)
 
@@ -137,6 +141,29 @@ class Channel:
         self.check_open()
         self.connection.log_method('>', self.id, method)
         self.connection.write(data)
+
+    def sync(self) -> None:
+        """Block until the broker has dealt with all that was written on this channel before, such as acks.
+
+        Acks are not answered; but a channel's methods are dealt with in their order, and ``channel.flow``, which asks
+        here for what is so anyway, is answered. All who wait share as few answers as possible.
+
+        :raises Closed: the channel has ended before.
+        """
+        self.check_open()
+        if self._sync_to_come is None:
+            # A greenlet of its own: it must not end with one of those who wait.
+            self._sync_to_come = gevent.spawn(self._sync)
+        self._sync_to_come.join()
+        self.check_open()
+
+    def _sync(self) -> None:
+        def on_written() -> None:
+            # It covers nothing that is written from here on.
+            self._sync_to_come = None
+
+        with suppress(Closed):  # which those who wait find out themselves
+            self.call(commands.Channel.Flow, commands.Channel.FlowOk, on_written=on_written, active=True)
 
     def check_open(self) -> None:
         """Raise the reason when the channel has ended."""

@@ -343,6 +343,59 @@ def test_a_body_over_the_limit_is_refused_before_it_is_sent(connect: Connect, se
     assert len(message) == 1000
 
 
+# -- waiting for what has no answer ------------------------------------------------------------------------------------
+
+
+def test_all_who_wait_at_once_for_what_was_written_share_an_answer_and_who_comes_later_does_not() -> None:
+    answer = Event()
+
+    def script(peer: Peer) -> list[Any]:
+        peer.accept()
+        peer.accept_channel()
+        heard = [peer.expect(commands.Basic.Ack), peer.expect(commands.Channel.Flow)]
+        answer.wait()
+        peer.say(commands.Channel.FlowOk(True), 1)
+        heard += [peer.expect(commands.Basic.Ack), peer.expect(commands.Channel.Flow)]
+        return heard
+
+    with ScriptedBroker(script) as broker, broker.connect() as connection:
+        channel = connection.channel()
+        channel.ack(1)
+        early = [gevent.spawn(channel.sync) for _ in range(100)]
+        gevent.sleep(0.1)
+        channel.ack(2)
+        late = [gevent.spawn(channel.sync) for _ in range(100)]
+        gevent.sleep(0.1)
+        assert not any(each.ready() for each in early)
+
+        answer.set()
+
+        gevent.joinall(early, timeout=5, raise_error=True)
+        acked, asked, acked_later, _ = broker.result()
+        assert (acked.delivery_tag, asked.active, acked_later.delivery_tag) == (1, True, 2)
+        assert not any(each.ready() for each in late)
+        channel.end(ChannelClosed('the end'))
+        gevent.joinall(late, timeout=5)
+        assert {str(each.exception) for each in late} == {'the end'}
+
+
+def test_one_who_gives_up_waiting_for_what_was_written_takes_nobody_along(channel: Channel, rabbit: RabbitNode) -> None:
+    rabbit.pause()
+    try:
+        waiting = [gevent.spawn(channel.sync) for _ in range(3)]
+        gevent.sleep(0.1)
+        waiting[0].kill()
+        assert not waiting[1].ready()
+    finally:
+        rabbit.resume()
+    gevent.joinall(waiting[1:], timeout=5, raise_error=True)
+
+    channel.sync()
+    channel.close()
+    with pytest.raises(ChannelClosed):
+        channel.sync()
+
+
 # -- returns -----------------------------------------------------------------------------------------------------------
 
 

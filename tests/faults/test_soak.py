@@ -18,14 +18,12 @@ from amphora import AmqpRpcClient, AmqpRpcFanoutClient, AmqpRpcFanoutServer, NoR
 from tests.faults.parties import Ledgers, ServerProcess, connected
 from tests.parties import Client, Server
 from tests.proxy import Proxy
-from tests.stopwatch import GRACE
+from tests.stopwatch import GRACE, Stopwatch
 from tests.waiting import eventually
 
 PAGE = os.sysconf('SC_PAGE_SIZE')
 # Kilobytes by which a process may have grown: allocators do not give everything back at once.
 GROWTH = 16_384
-# Seconds between two looks whether this process is run.
-TICK = 0.01
 # Seconds between two resets of all connections, and between two restarts of a server.
 RESETS, RESTARTS = 7, 15
 
@@ -48,12 +46,10 @@ class Load:
     """Calls of all kinds, until it is told to rest.
 
     :ivar outcomes: how many calls ended in which way.
-    :ivar starved: seconds for which the machine has not run this process although it was to go on.
     """
 
     def __init__(self, calling: AmqpRpcClient, fanout: AmqpRpcFanoutClient) -> None:
         self.outcomes: Counter[str] = Counter()
-        self.starved = 0.0
         self._calling = calling
         self._fanout = fanout
         self._resting = False
@@ -70,7 +66,7 @@ class Load:
             (self._deferred_and_dropped, 0.02),
             (self._to_all, 0.1),
         ]
-        self._greenlets = [gevent.spawn(self._watch), *(gevent.spawn(self._repeat, *kind) for kind in kinds)]
+        self._greenlets = [gevent.spawn(self._repeat, *kind) for kind in kinds]
 
     def rest(self) -> None:
         self._resting = True
@@ -82,13 +78,6 @@ class Load:
         while not self._resting:
             self.outcomes[kind()] += 1
             gevent.sleep(pause * random.random() * 2)
-
-    def _watch(self) -> None:
-        while not self._resting:
-            began, cpu = time.monotonic(), time.thread_time()
-            gevent.sleep(TICK)
-            # What this thread has calculated meanwhile is amphora's own doing, and no excuse.
-            self.starved += max(0, time.monotonic() - began - TICK - (time.thread_time() - cpu))
 
     def _double(self) -> str:
         number = random.randrange(1 << 40)
@@ -113,14 +102,13 @@ class Load:
         return 'wrong'
 
     def _late(self) -> str:
-        began, starved = time.monotonic(), self.starved
+        watch = Stopwatch()
         try:
             self._calling.call(timeout=0.05).pause(0.2)
         except NoResult:
-            took = time.monotonic() - began
             # The other rows run beside this one, on as few cores as there are.
-            gevent.sleep(2 * TICK)
-            return 'late' if took < 0.05 + GRACE + self.starved - starved else f'too late: {took:.2f} s'
+            took = watch.awake
+            return 'late' if took < 0.05 + GRACE else f'too late: {took:.2f} s'
         return 'wrong'
 
     def _deferred_and_dropped(self) -> str:
