@@ -315,7 +315,8 @@ class Answering:
     def _reject(self, key: Key, job: Job, error: RejectRequest) -> None:
         """The function wants this request to be set aside; or, when nobody waits for its answer, has failed."""
         told = RemoteException(type(error).__name__, error.args)
-        if not self._side.keeps_dead_letters:
+        # Where one runs alone, its queue's own way with what is rejected is out of reach.
+        if not (self._side.keeps_dead_letters or job.alone):
             logger.warning('a request from queue %s is rejected: %s', job.queue, _text_of(error))
             # The answer first: a queue may send what is rejected back to its caller, for whom the first to come counts.
             wanted = self._side.return_address(job.properties)[1] is not None

@@ -37,6 +37,8 @@ EXPIRES = 60_000
 MOVE_TIMEOUT = 10.0
 #: seconds for which the reply may wait for the broker, before the request goes back
 REPLY_TIMEOUT = 30.0
+#: seconds that deleting the queue may take; it expires by itself
+DELETE_TIMEOUT = 1.0
 # How often to look whether the request has ended, in seconds.
 _POLL = 0.05
 
@@ -67,11 +69,14 @@ class Custody:
                 if job.stale or job.recalled or connection is None:
                     job.give_back()
                     return
-                with connection.channel() as channel:
+                with _no_longer_than_a_move():
+                    channel = connection.channel()
+                with channel:
                     self._run(channel, job, Message(job.body, **properties), work)
             except (AmqpError, NotSent) as error:
-                logger.warning('a request that came to grief before is given back: %s', error)
-                if not job.ended:
+                # What is kept already goes back with the channel's end.
+                if not (job.ended or job.alone):
+                    logger.warning('a request that came to grief before is given back: %s', error)
                     job.give_back()
 
     def _run(self, channel: Channel, job: Job, message: Message, work: Callable[[Job], None]) -> None:
@@ -83,7 +88,7 @@ class Custody:
             'x-dead-letter-routing-key': job.queue,
             'x-expires': EXPIRES,
         }
-        with gevent.Timeout(MOVE_TIMEOUT, NotSent('the broker was too busy to keep it apart')):
+        with _no_longer_than_a_move():
             channel.confirm.select()
             channel.queue.declare(name, durable=True, arguments=arguments)
             try:
@@ -105,5 +110,10 @@ class Custody:
         deadline = Deadline.after(REPLY_TIMEOUT, monotonic())
         while not (job.ended or channel.closed or deadline.expired(monotonic())):
             gevent.sleep(_POLL)
-        if not channel.closed:
-            channel.queue.delete(name, if_empty=True)
+        if job.ended and not job.gone_back and not channel.closed:
+            channel.acks.flush()
+            gevent.with_timeout(DELETE_TIMEOUT, channel.queue.delete, name, timeout_value=None)
+
+
+def _no_longer_than_a_move() -> gevent.Timeout:
+    return gevent.Timeout(MOVE_TIMEOUT, NotSent('the broker was too busy to keep it apart'))

@@ -6,7 +6,7 @@ cdef class Job:
     cdef public object tag
     cdef public dict properties
     cdef public bytes body
-    cdef public bint redelivered, ended, alone, stays
+    cdef public bint redelivered, ended, gone_back, alone, stays
     cdef Intake _intake
 
     cpdef bint begin(self) except -1

@@ -32,11 +32,23 @@ class Job:
     :ivar tag: the delivery tag.
     :ivar redelivered: whether it may have been delivered before.
     :ivar ended: whether it has ended.
+    :ivar gone_back: whether it ended so that it comes again.
     :ivar alone: whether it was moved to where it is run alone.
     :ivar stays: whether its queue takes no copy of it.
     """
 
-    __slots__ = ('_intake', 'alone', 'body', 'channel', 'ended', 'properties', 'redelivered', 'stays', 'tag')
+    __slots__ = (
+        '_intake',
+        'alone',
+        'body',
+        'channel',
+        'ended',
+        'gone_back',
+        'properties',
+        'redelivered',
+        'stays',
+        'tag',
+    )
 
     def __init__(
         self,
@@ -52,7 +64,7 @@ class Job:
         self.redelivered = redelivered
         self.properties = properties
         self.body = body
-        self.ended = self.alone = self.stays = False
+        self.ended = self.gone_back = self.alone = self.stays = False
         self._intake = intake
 
     @property
@@ -115,12 +127,16 @@ class Job:
 
     def drop(self) -> None:
         """It cannot be answered: drop it, or dead-letter it where its queue says so."""
-        self._refuse(requeue=False)
+        if self.alone:
+            # From where it is kept, it would come again.
+            self._ack()
+        else:
+            self._refuse(requeue=False)
         self._end()
 
     def give_back(self) -> None:
         """Somebody else may answer it: requeue, at once the first time, after a delay from then on."""
-        self.ended = True
+        self.ended = self.gone_back = True
         if self.redelivered:
             gevent.spawn_later(REQUEUE_DELAY, self._requeue)
         else:
