@@ -34,4 +34,4 @@ cdef class Publisher:
     @cython.locals(left=double, milliseconds=cython.longlong)
     cpdef _write(self, _Channel channel, Publication publication)
     cpdef flush(self)
-    cpdef go_on(self)
+    cpdef go_on(self, Publication settled)

@@ -135,8 +135,8 @@ class Publication:
                 self._waited.set()
             if self.on_settled is not None:
                 self.on_settled(self, acked)
-        if self.suspect and self.publisher is not None:
-            self.publisher.go_on()
+        if self.publisher is not None and (self.suspect or self.publisher._held):
+            self.publisher.go_on(self)
 
     def refused(self, error: Exception) -> None:
         """It will not be sent."""
@@ -153,7 +153,7 @@ class Publication:
         """
         if self.publisher is None or self.withdrawn:
             return
-        if isinstance(error, ChannelClosed):
+        if isinstance(error, ChannelClosed) and error.code:  # which this side's own does not have
             if self.suspect:
                 logger.error('the broker does not take message %.100r: %s', self.message_id, error)
                 self.refused(error)
@@ -330,9 +330,10 @@ class Publisher:
             # Unless its time was over, or it could not be encoded, it is the only one that is unconfirmed.
             self._alone = publication.suspect and bool(channel.confirms)
 
-    def go_on(self) -> None:
-        """The suspect that was alone on its way is settled."""
-        self._alone = False
+    def go_on(self, settled: Publication) -> None:
+        """The broker has answered for one that others may wait for."""
+        if settled.suspect:
+            self._alone = False
         self.flush()
 
     def try_again(self, publication: Publication) -> bool:
@@ -374,6 +375,8 @@ class Publisher:
         while channel.confirms and not deadline.expired(monotonic()):
             gevent.sleep(_RETRY_DELAY)
         channel.close()
+        # What it had no answer for is held by now.
+        self.flush()
 
     # -- as a user of the session --------------------------------------------------------------------------------------
 
