@@ -21,6 +21,7 @@ cdef class Answering:
 
     @cython.locals(properties=dict)
     cpdef answer(self, _Job job)
+    cpdef _remembered(self, key, dict properties)
     @cython.locals(request=_Request, reply=_Reply, encoded=_Encoded)
     cpdef _run(self, id, reply_to, _Job job)
     cpdef _reply(self, key, answer, instead=*, end=*)

@@ -126,17 +126,15 @@ class Answering:
             self._join(key, job)
             return
         try:
-            answer = None
-            remembered = self._recent.get(key)
-            if remembered is not None:
-                logger.debug('request %.100r came again: answered from memory', id)
-                answer = _DONE if remembered is _DONE else self._side.restore(remembered, properties)
-            elif self._shared and (job.redelivered or not is_fresh(properties, time())):
+            answer = self._remembered(key, properties)
+            if answer is None and self._shared and (job.redelivered or not is_fresh(properties, time())):
                 if self._goes_back(job, id):
                     return
-                if key in self._in_hand:  # since this delivery has waited
+                # This delivery has waited: another of the same request may be running by now, or have run.
+                if key in self._in_hand:
                     self._join(key, job)
                     return
+                answer = self._remembered(key, properties)
             if not job.begin():
                 self._republishing.pass_on([job])
                 return
@@ -159,6 +157,14 @@ class Answering:
                 if not each.ended:
                     each.give_back()
             raise
+
+    def _remembered(self, key: Key, properties: dict[str, Any]) -> Encoded | None:
+        """The answer to a request that was answered lately."""
+        remembered: Any = self._recent.get(key)
+        if remembered is None:
+            return None
+        logger.debug('request %.100r came again: answered from memory', key[1])
+        return _DONE if remembered is _DONE else self._side.restore(remembered, properties)
 
     def _has_room(self) -> bool:
         return not self._publisher.full
@@ -295,7 +301,7 @@ class Answering:
         elif deliveries:
             # If this is the end of the server, the broker shall have the acks of what was sent again: or it would have
             # two of each.
-            if _wait(job, self._republishing.is_idle) and job.wait_acked():
+            if _wait(job, self._republishing.copies_so_far()) and job.wait_acked():
                 return False
             job.give_back()
         else:

@@ -103,7 +103,7 @@ class Consumer:
             if self._prefetch:
                 channel.basic.qos(prefetch_count=self._prefetch)
             self._channel = channel
-            self._tag = channel.consume(
+            tag = channel.consume(
                 self.queue,
                 self._on_delivery,
                 no_ack=self._no_ack,
@@ -112,6 +112,8 @@ class Consumer:
                 arguments={'x-priority': int(time() * 1000)} if self._sole else None,
                 on_cancel=self._on_cancel,
             )
+            # The broker may have ended it again before this greenlet went on.
+            self._tag = tag if tag.encode() in channel.consumers else None
 
     def suspend(self) -> None:
         """See `amphora.session.User`."""

@@ -237,6 +237,8 @@ class Intake:
         self._told_to_finish = True
         self._finished.set()
         self._consumer.close()
+        # What is in hand ends when the broker is back, if ever; whoever waits for it has been waiting for this.
+        self._drained.set()
 
     def count(self) -> bool:
         """One more is about to run; False when as many have as should."""

@@ -39,22 +39,24 @@ class Republishing:
     :param queue_arguments: arguments that a queue of the service's is declared with.
     :param shared: whether other servers take requests from the same queues.
     :ivar allowed: whether the broker lets this server publish to its queues by their names.
-    :ivar under_way: how many copies the broker does not have yet.
     """
 
     def __init__(
         self, service: str, session: Session, publisher: Publisher, queue_arguments: Arguments, shared: bool
     ) -> None:
         self.allowed = True
-        self.under_way = 0
         self._session = session
         self._publisher = publisher
         self._shared = shared
+        # The copies that the broker does not have yet, by number; the oldest is the first.
+        self._under_way: dict[int, None] = {}
+        self._count = 0
         self._dead_queue = Queue(dead_queue(service), dead_queue_arguments(queue_arguments))
 
-    def is_idle(self) -> bool:
-        """Whether the broker has all copies."""
-        return not self.under_way
+    def copies_so_far(self) -> Callable[[], bool]:
+        """Gives what says whether the broker has all copies that were published until now."""
+        last = self._count
+        return lambda: next(iter(self._under_way), last + 1) > last
 
     def send_again(self, job: Job, deliveries: int) -> None:
         """Have a request delivered again, with so many deliveries counted."""
@@ -118,23 +120,29 @@ class Republishing:
     ) -> None:
         if _have_gone_back(jobs):
             return
-        self.under_way += 1
+        self._count = number = self._count + 1
+        self._under_way[number] = None
         self._publisher.submit(
             Publication(
                 '',
                 queue,
                 properties,
                 jobs[0].body,
-                on_settled=partial(self._on_settled, jobs, if_full),
-                on_refused=partial(self._on_refused, jobs),
+                on_settled=partial(self._on_settled, number, jobs, if_full),
+                on_refused=partial(self._on_refused, number, jobs),
                 waits=True,
             )
         )
 
     def _on_settled(
-        self, jobs: list[Job], if_full: Callable[[Job], None], publication: Publication, acked: bool
+        self,
+        number: int,
+        jobs: list[Job],
+        if_full: Callable[[Job], None],
+        publication: Publication,
+        acked: bool,
     ) -> None:
-        self.under_way -= 1
+        del self._under_way[number]
         for job in jobs:
             if acked and publication.returned is None:
                 job.moved()
@@ -143,8 +151,8 @@ class Republishing:
             else:
                 if_full(job)
 
-    def _on_refused(self, jobs: list[Job], publication: Publication, error: Exception) -> None:
-        self.under_way -= 1
+    def _on_refused(self, number: int, jobs: list[Job], publication: Publication, error: Exception) -> None:
+        del self._under_way[number]
         if isinstance(error, AccessRefused):
             logger.error(
                 'this server may not publish to the default exchange, so requests that kill it are not noticed: %s',

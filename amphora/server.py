@@ -256,7 +256,9 @@ class AmqpRpcServer(Offering):
                     logger.error('%r: no requests from queue %s: %s', self, source.queue, error)
                     self._consuming.wake()  # which tells whoever waits
                     continue
-            self._own_intakes[source.queue] = self._start_intake(answering, source)
+            intake = self._start_intake(answering, source)
+            if not intake.finished:  # by `prepare_stop`, meanwhile
+                self._own_intakes[source.queue] = intake
 
     def _open_more(self) -> None:
         """Take requests for the functions that were added since `serve`."""
@@ -277,8 +279,13 @@ class AmqpRpcServer(Offering):
             answering.is_sole(source),
             source.function,
         )
-        intake.start()
+        # Before it starts, which takes a while: who stops the server meanwhile must find it.
         self._intakes.append(intake)
+        try:
+            intake.start()
+        except BaseException:
+            self._forget_intake(intake)
+            raise
         return intake
 
     def _end_intake(self, intake: Intake, deadline: Deadline, wait_closed: bool) -> bool:
@@ -294,6 +301,9 @@ class AmqpRpcServer(Offering):
     def _close_intake(self, intake: Intake) -> None:
         intake.wait_drained()
         intake.close()
+        self._forget_intake(intake)
+
+    def _forget_intake(self, intake: Intake) -> None:
         if intake in self._intakes:
             self._intakes.remove(intake)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +149,7 @@ class Channel:
 
         :raises Closed: the channel has ended before.
         """
+        self.connection.check_thread()
         self.check_open()
         if self._sync_to_come is None:
             # A greenlet of its own: it must not end with one of those who wait.
@@ -162,8 +162,13 @@ class Channel:
             # It covers nothing that is written from here on.
             self._sync_to_come = None
 
-        with suppress(Closed):  # which those who wait find out themselves
+        try:
             self.call(commands.Channel.Flow, commands.Channel.FlowOk, on_written=on_written, active=True)
+        except Closed:
+            pass  # those who wait find that out themselves
+        finally:
+            if self._sync_to_come is gevent.getcurrent():
+                self._sync_to_come = None
 
     def check_open(self) -> None:
         """Raise the reason when the channel has ended."""

@@ -285,6 +285,9 @@ class Connection:
         return isinstance(capabilities, dict) and capabilities.get(capability) is True
 
     def _tune(self, tune: Any) -> None:
+        if self.error is not None:
+            # What came together with it has ended the connection: nothing must be started that nobody would stop.
+            raise self.error.with_traceback(None)
         if tune.frame_max and tune.frame_max < frames.FRAME_MIN_SIZE:
             raise self._refuse(
                 NotAllowed('the broker wants frames of at most %d bytes; AMQP demands 4096' % tune.frame_max)

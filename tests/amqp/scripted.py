@@ -53,6 +53,14 @@ class HungUp(Exception):
     """The client has closed the socket."""
 
 
+ANSWERS = {
+    commands.Channel.Open: commands.Channel.OpenOk,
+    commands.Channel.Close: commands.Channel.CloseOk,
+    commands.Confirm.Select: commands.Confirm.SelectOk,
+    commands.Basic.Qos: commands.Basic.QosOk,
+}
+
+
 class Peer:
     """One client of a `ScriptedBroker`."""
 
@@ -103,6 +111,17 @@ class Peer:
         while len(body) < size:
             body += self.read().value
         return body
+
+    def serve_until(self, kind: type) -> tuple[Any, int]:
+        """The client's next frame of a kind, and its channel. What comes before it is passed over, the usual methods
+        with an answer."""
+        while True:
+            raw = self.read_raw()
+            channel, got = int.from_bytes(raw[1:3], 'big'), frame.unmarshal(raw)[2]
+            if isinstance(got, kind):
+                return got, channel
+            if type(got) in ANSWERS:
+                self.say(ANSWERS[type(got)](), channel)
 
     def last_words(self) -> list[Any]:
         """Everything that the client says until it hangs up."""

@@ -482,6 +482,7 @@ def test_use_from_another_thread_is_an_error_and_nothing_else(connection: Connec
         lambda: channel.basic.consume(queue, print),
         lambda: channel.confirm.select(),
         lambda: channel.tx.select(),
+        channel.sync,
     ]
     pool = gevent.get_hub().threadpool
     for use in uses:
@@ -489,6 +490,7 @@ def test_use_from_another_thread_is_an_error_and_nothing_else(connection: Connec
             pool.apply(use)
     assert channel.consumers == {}
     assert channel.basic.get(queue) is None
+    channel.sync()
 
 
 PROGRAM = """

@@ -12,8 +12,10 @@ from gevent.event import AsyncResult
 from pamqp import commands, heartbeat
 
 from amphora.amqp import Connection, ConnectionClosed, ConnectionFailed, Message
+from amphora.amqp.errors import ConnectionForced
+from amphora.amqp.heartbeat import sender
 from tests.amqp.conftest import Connect
-from tests.amqp.scripted import Peer, ScriptedBroker
+from tests.amqp.scripted import Peer, ScriptedBroker, method
 from tests.rabbitmq import RabbitNode
 from tests.stopwatch import Stopwatch
 from tests.waiting import eventually
@@ -158,3 +160,18 @@ def test_a_connection_that_was_given_up_while_opening_leaves_nothing_running(
 def alive_on(port: int) -> list[str]:
     gc.collect()
     return [repr(each) for each in gc.get_objects() if isinstance(each, Connection) and each.port == port]
+
+
+def test_a_connection_that_ends_while_it_is_agreed_on_leaves_nothing_that_goes_on() -> None:
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.send(
+            method(0, commands.Connection.Tune(2047, 131072, 1))
+            + method(0, commands.Connection.Close(320, 'CONNECTION_FORCED', 0, 0))
+        )
+        peer.last_words()
+
+    with ScriptedBroker(script) as broker, pytest.raises(ConnectionForced):
+        broker.connect(heartbeat=1)
+    gc.collect()
+    assert not [each for each in sender._intervals if each.closed]

@@ -12,6 +12,7 @@ import pytest
 
 from amphora import AmqpRpcClient, AmqpRpcServer, WrongThread
 from tests.parties import Client, Gate, Server
+from tests.proxy import Proxy
 from tests.rabbitmq import RabbitNode
 from tests.rpc.peer import Peer
 from tests.stopwatch import Stopwatch
@@ -344,3 +345,39 @@ def test_it_is_used_from_the_servers_own_thread(
 
     with pytest.raises(WrongThread):
         elsewhere(serving.receive_from_queue, label)
+
+
+def test_it_returns_when_the_server_stops_although_the_last_reply_was_not_sent(
+    server: Server, calling: AmqpRpcClient, label: str, gate: Gate, gateway: Proxy
+) -> None:
+    gateway.admit()
+    serving = server(gate.function(), amqp_url=gateway.url)
+    receiving = gevent.spawn(serving.receive_from_queue, label, max_calls=1)
+    calling.defer(routing_key=label).wait(1)
+    eventually(lambda: gate.entered)
+    gateway.refuse()
+    gateway.reset()
+    gate.open()
+    eventually(lambda: gate.left)
+
+    serving.stop()
+
+    assert receiving.get(timeout=5) == 1
+
+
+def test_one_that_has_only_just_begun_ends_with_the_server(
+    server: Server, calling: AmqpRpcClient, label: str, queue: str, gateway: Proxy, peer: Peer
+) -> None:
+    gateway.admit()
+    serving = server(echo, amqp_url=gateway.url)
+    # Each step takes a fifth of a second. The queue is looked for; then a channel is opened, and consumes.
+    for pause in (0.7, 0.9, 1.1):
+        assert serving.wait_ready(10)
+        gateway.delay = 0.1
+        receiving = gevent.spawn(serving.receive_from_queue, label)
+        gevent.sleep(pause)
+        gateway.delay = 0
+        serving.stop()
+        assert receiving.get(timeout=10) == 0
+        serving.serve()
+    assert peer.consumers(queue) == 0
