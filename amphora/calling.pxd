@@ -10,7 +10,7 @@ cdef class Calling:
     cdef object _decode_reply, _reply_id
     cdef dict _tunings
     cdef public object encode_request
-    cdef bint _confirm
+    cdef bint _confirm, _fanout
     cdef tuple _buffer
     cdef double _checked
     cdef public Py_ssize_t ignored_replies
@@ -23,4 +23,5 @@ cdef class Calling:
     cpdef _send(self, _Entry entry, function, tuple args, dict kwargs, options, bint answered)
     cpdef _decode(self, tuple reply)
     cpdef _forget(self, id)
+    @cython.locals(entry=_Entry)
     cpdef on_delivery(self, channel, tag, redelivered, properties, body)

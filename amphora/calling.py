@@ -52,6 +52,7 @@ class Calling:
     :param buffer_count: number of requests that may wait for the broker.
     :param buffer_bytes: number of bytes of them that may wait to be sent.
     :param patience: seconds for which a request that the broker refuses is tried again.
+    :param fanout: whether a request may go into many queues.
     :ivar encode_request: the dialect's.
     :ivar pending: the calls that wait.
     :ivar publisher: publishes the requests.
@@ -71,6 +72,7 @@ class Calling:
         buffer_count: int,
         buffer_bytes: int,
         patience: float,
+        fanout: bool,
     ) -> None:
         self._name = name
         self._uuid = uuid
@@ -80,6 +82,7 @@ class Calling:
         self._publishing = publishing
         self._consuming = consuming
         self._confirm = confirm
+        self._fanout = fanout
         self._buffer = (buffer_count, buffer_bytes)
         self._hub = gevent.get_hub()
         self._next_id = side.new_ids()
@@ -129,7 +132,7 @@ class Calling:
         entry = DeferredEntry(self._next_id(), deadline, result, self._decode, self.pending.drop)
         self._send(entry, function, args, kwargs, options, True)
         if options.get('wait_publish'):
-            entry.publication.wait()
+            entry.publication.wait(max(0, deadline - monotonic()))
         return result
 
     def _wait_for_outcome(
@@ -233,14 +236,19 @@ class Calling:
             # A reply that comes again is ignored.
             channel.acks.add_late(tag)
         id = self._reply_id(properties)
-        if not self.pending.resolve(id, (properties, body)):
+        entry = self.pending.take(id)
+        if entry is None:
             self.ignored_replies += 1
             logger.debug('%s: nobody waits for the reply %.100r', self._name, id)
+            return
+        # It has arrived, whatever becomes of its confirm: it must not be sent again.
+        self.publisher.withdraw(entry.publication)
+        entry.deliver((properties, body))
 
     def _on_settled(self, publication: Publication, acked: bool) -> None:
         # A returned request has failed already: its return came first.
         if not acked and publication.returned is None:
-            self.pending.fail(self._side.request_id(publication.properties), _queue_full(publication))
+            self.pending.fail(self._side.request_id(publication.properties), self._queue_full(publication))
 
     def _on_task_settled(self, publication: Publication, acked: bool) -> None:
         if not acked:
@@ -273,7 +281,7 @@ class Calling:
         self.publisher.withdraw(publication)
         error: NoResult
         if publication.turned_away:
-            error = _queue_full(publication)
+            error = self._queue_full(publication)
         elif publication.written:
             error = NoResult(
                 'no result in time; the call may have run, or may be running'
@@ -292,12 +300,12 @@ class Calling:
             error = NotSent('the request was not sent in time: this program was busy until its time was over')
         entry.throw(error)
 
+    def _queue_full(self, publication: Publication) -> QueueFull:
+        text = 'the broker refused the request: the queue is full, or too many of its nodes are down'
+        # One queue of many may have refused it, while others have taken it.
+        return QueueFull(text, None if self._fanout else _executed(publication))
+
 
 def _executed(publication: Publication) -> bool | None:
     """What is known of a request that the broker did not take: when it was sent before, that one may have run."""
     return None if publication.repeated else False
-
-
-def _queue_full(publication: Publication) -> QueueFull:
-    text = 'the broker refused the request: the queue is full, or too many of its nodes are down'
-    return QueueFull(text, _executed(publication))

@@ -56,8 +56,9 @@ _OPTIONS = frozenset(('function_name', 'routing_key', 'timeout', 'wait_publish')
 
 # Those of this process, for a child that it forks.
 _clients: weakref.WeakSet[AmqpRpcClient] = abandoned_at_fork(lambda client: client._abandon())
-# Clients that are connected, or try to be: a program that ends without `stop` may still owe the broker requests.
-_working: weakref.WeakSet[AmqpRpcClient] = weakref.WeakSet()
+# Clients that are connected, or try to be: a program that ends without `stop` may still owe the broker requests, also
+# those of a client that it has forgotten.
+_working: set[AmqpRpcClient] = set()
 
 
 @atexit.register
@@ -161,6 +162,7 @@ class AmqpRpcClient:
             self._settings.confirm,
             *self._buffer,
             patience=self._settings.patience,
+            fanout=self._fanout,
         )
         self._publisher, self._pending = self._calling.publisher, self._calling.pending
         self._consumer = Consumer(
@@ -308,12 +310,15 @@ class AmqpRpcClient:
         binding = Binding(name, exchange, queue if routing_key is None else routing_key)
         records: tuple[Record, ...] = (Queue(name, arguments), binding)
 
+        # What an earlier call has made stays, whatever becomes of this one.
+        new = [record for record in records if record not in self._topology]
+
         def create() -> None:
             self._topology.add(*records)
             try:
                 self._do_on_broker(partial(declare_all, records), 'queue %r was not created' % name)
             except BaseException:
-                self._topology.discard(*records)
+                self._topology.discard(*new)
                 raise
 
         if nowait:

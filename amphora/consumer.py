@@ -73,12 +73,18 @@ class Consumer:
         """
         self._wanted = False
         self._session.detach(self)
+        # A broker that does not answer must not keep a program from ending.
+        gevent.with_timeout(timeout, self._cancel, timeout_value=None)
+
+    def _is_over(self) -> bool:
+        return not self._wanted
+
+    def _cancel(self) -> None:
         with self._lock:
             channel, tag, self._tag = self._channel, self._tag, None
             if channel is not None and tag is not None and not channel.closed:
                 try:
-                    # A broker that does not answer must not keep a program from ending.
-                    gevent.with_timeout(timeout, channel.basic.cancel, tag, timeout_value=None)
+                    channel.basic.cancel(tag)
                 except Closed as error:
                     logger.debug('%r: cancelling: %s', self, error)
 
@@ -114,6 +120,8 @@ class Consumer:
             )
             # The broker may have ended it again before this greenlet went on.
             self._tag = tag if tag.encode() in channel.consumers else None
+            if self._is_over():  # since then, and who said so may not have waited
+                self._cancel()
 
     def suspend(self) -> None:
         """See `amphora.session.User`."""

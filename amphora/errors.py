@@ -86,7 +86,8 @@ class QueueFull(_NotExecuted):
 
     RabbitMQ does so when a queue with ``x-overflow: reject-publish`` has reached its length limit
     (https://www.rabbitmq.com/docs/maxlength); and when a quorum queue has lost the majority of its nodes. A request to
-    a quorum queue is tried for a few seconds before: it refuses while it elects a leader, too.
+    a quorum queue is tried for a few seconds before: it refuses while it elects a leader, too. Of a broadcast
+    ``executed`` is None: other queues may have taken it.
     """
 
 

@@ -6,6 +6,7 @@ an AsyncResult, which this table does not keep alive: when its last reference go
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable
 from time import monotonic
@@ -245,5 +246,10 @@ class Pending:
             for entry in list(self._slots.pop(slot, {}).values()):
                 # One that ended meanwhile is no longer in the table.
                 if self._entries.pop(entry.id, None) is not None:
-                    self._on_expired(entry)
+                    try:
+                        self._on_expired(entry)
+                    except BaseException:
+                        # A greenlet that is none of gevent's ends here with what its call raised: the others of this
+                        # tick must hear, too.
+                        gevent.get_hub().handle_error(self._on_expired, *sys.exc_info())
         self._swept = now

@@ -24,7 +24,7 @@ cdef class Publisher:
     cdef public bint _confirm, _alone
     cdef public Py_ssize_t _hold_count, _hold_bytes, _held_bytes
     cdef public double _patience, _opened
-    cdef public dict _held
+    cdef public dict _held, _turned_away
 
     @cython.locals(connection=_Connection)
     cpdef publish(self, Publication publication)

@@ -114,11 +114,14 @@ class Publication:
         """The message's own id; None when it has none."""
         return self.properties.get('message_id')
 
-    def wait(self) -> None:
-        """Block until the broker has answered, or nobody wants to know any more."""
+    def wait(self, timeout: float) -> None:
+        """Block until the broker has answered, or nobody wants to know any more.
+
+        :param timeout: seconds after which to block no longer.
+        """
         if not self._ended:
             self._waited = Event()
-            self._waited.wait()
+            self._waited.wait(timeout)
 
     def end(self) -> None:
         """Nothing more will become of it."""
@@ -130,19 +133,20 @@ class Publication:
         """The broker has answered."""
         tried_again = not acked and self.publisher is not None and self.publisher.try_again(self)
         if not tried_again:
-            self._ended = True  # as `end` does, without the call
-            if self._waited is not None:
-                self._waited.set()
             if self.on_settled is not None:
                 self.on_settled(self, acked)
+            # As `end` does, without the call; whoever waits finds what this has led to.
+            self._ended = True
+            if self._waited is not None:
+                self._waited.set()
         if self.publisher is not None and (self.suspect or self.publisher._held):
             self.publisher.go_on(self)
 
     def refused(self, error: Exception) -> None:
         """It will not be sent."""
-        self.end()
         if self.on_refused is not None:
             self.on_refused(self, error)
+        self.end()
 
     def lost(self, error: Exception) -> None:
         """The channel ended before the answer: the message may or may not have arrived, so it goes out again.
@@ -198,6 +202,8 @@ class Publisher:
         # Waiting for the broker, by number. A dict, so that one whose time is over leaves at once.
         self._held: dict[int, Publication] = {}
         self._held_bytes = 0
+        # Refused by the broker, and about to be sent again, by number.
+        self._turned_away: dict[int, Publication] = {}
         # Whether a suspect is on its way: nothing else is until it is settled, or the wrong one would be blamed.
         self._alone = False
         session.attach(self)
@@ -208,7 +214,7 @@ class Publisher:
     @property
     def held(self) -> int:
         """How many publications wait for the broker."""
-        return len(self._held)
+        return len(self._held) + len(self._turned_away)
 
     def publish(self, publication: Publication) -> None:
         """Write a message now, or hold it until the broker takes it; never blocks. What is held already goes first.
@@ -240,7 +246,8 @@ class Publisher:
     @property
     def full(self) -> bool:
         """Whether as much waits for the broker as may: to be sent, or to be confirmed."""
-        return len(self._held) + len(self._unconfirmed) >= self._hold_count or self._held_bytes >= self._hold_bytes
+        waiting = len(self._held) + len(self._turned_away) + len(self._unconfirmed)
+        return waiting >= self._hold_count or self._held_bytes >= self._hold_bytes
 
     def withdraw_expired(self) -> None:
         """Let go of what is held and of no use any more."""
@@ -260,7 +267,9 @@ class Publisher:
         """Nobody waits for this one any more: it is not sent, or not sent again."""
         publication.withdrawn = True
         publication.end()
-        if self._held.pop(publication.number, None) is not None:
+        if self._turned_away:
+            self._turned_away.pop(publication.number, None)
+        if self._held and self._held.pop(publication.number, None) is not None:
             self._held_bytes -= len(publication.body)
 
     def wait_settled(self, timeout: float, even_away: bool = False) -> bool:
@@ -271,7 +280,7 @@ class Publisher:
             connect is still under way.
         """
         deadline = Deadline.after(timeout, monotonic())
-        while self._held or (self._channel is not None and self._channel.confirms):
+        while self._held or self._turned_away or (self._channel is not None and self._channel.confirms):
             if self._channel is None and not even_away and (self._session.away or not self._session.started):
                 return False
             if deadline.expired(monotonic()):
@@ -353,11 +362,12 @@ class Publisher:
         if now - self._opened >= _RETRY_DELAY:
             self._opened = now
             gevent.spawn(self._replace_channel)
+        self._turned_away[publication.number] = publication
         gevent.spawn_later(_RETRY_DELAY, self._send_again, publication)
         return True
 
     def _send_again(self, publication: Publication) -> None:
-        if not publication.withdrawn:
+        if self._turned_away.pop(publication.number, None) is not None:
             self.hold(publication)
             self.flush()
 
