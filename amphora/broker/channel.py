@@ -167,9 +167,11 @@ class Channel:
             message.forget_properties()
             self._held.append((message, mandatory))
             return
+        # Counted when it is routed: what ends the channel is not confirmed.
+        taken = self._route(message, mandatory)
         if self._mode is Mode.CONFIRM:
             self._published += 1
-        self._confirm(self._route(message, mandatory))
+        self._confirm(taken)
 
     def _route(self, message: StoredMessage, mandatory: bool) -> bool:
         routed, taken = self.vhost.publish(message, monotonic())

@@ -14,7 +14,7 @@ from pamqp import base, commands
 
 from amphora.amqp.errors import NotAllowed, NotImplemented_, PreconditionFailed
 from amphora.broker.arguments import integer_fault
-from amphora.broker.consumer import Consumer, Credit
+from amphora.broker.consumer import Consumer, Credit, Gate
 from amphora.broker.outstanding import Outstanding, OutstandingDeliveries, by_queue
 from amphora.broker.queues import Entry, Queue
 from amphora.broker.routing import REPLY_TO
@@ -261,6 +261,11 @@ class Consuming:
         now = monotonic()
         consumers, self._consumers, self._prefixes = self._consumers, {}, {}
         self._forget_replies()
+        closed = Gate()
+        closed.open = False
+        for consumer in consumers.values():
+            # What goes to another when this one is cancelled must not come to a third of this channel.
+            consumer.gate = closed
         for consumer in consumers.values():
             self._vhost.cancel(consumer, now)
         self.rollback()

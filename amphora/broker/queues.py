@@ -237,7 +237,7 @@ class Queue:
                 _put_back(lane, sorted(back, key=_position))
         for entry in dead:
             self._bury(entry.message, 'delivery_limit')
-        if self._limited:
+        if self._limited and self.options.overflow == 'drop-head':  # the others refuse what is new, and lose nothing
             self._shorten()
         self.expire(now)
         self.dispatch(now)

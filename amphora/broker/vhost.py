@@ -370,9 +370,9 @@ class VirtualHost:
 
     def tick(self, queue: Queue, now: float) -> None:
         """The time that `on_deadline` was told has come."""
+        if queue.deleted or (queue.watched_at is not None and now < queue.watched_at):
+            return  # the queue had an earlier deadline once, which is met; this one will be told of
         queue.watched_at = None
-        if queue.deleted:
-            return
         if queue.has_expired(now):
             self.remove_queue(queue)
         else:

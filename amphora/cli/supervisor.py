@@ -159,7 +159,7 @@ class Supervisor:
             logger.info('stopping; what runs is finished first (a second signal ends it)')
         self._stopping.set()
         self._restart_wanted.set()
-        for worker in self._alive:
+        for worker in list(self._alive):
             worker.send(signal.SIGKILL if self._killed else signal.SIGTERM)
 
     @property
@@ -170,6 +170,9 @@ class Supervisor:
     def _start(self) -> Worker:
         worker = Worker(self._command, self._options, self._environ)
         self._alive.add(worker)
+        if self._stopping.is_set():
+            # Starting it lets others run, and who has told all to stop meanwhile did not know it.
+            worker.send(signal.SIGKILL if self._killed else signal.SIGTERM)
         gevent.spawn(self._watch, worker)
         return worker
 
@@ -201,12 +204,16 @@ class Supervisor:
                 return
             if worker.age > _STABLE:
                 backoff.reset()
-            delay = backoff.next_delay(random.random())
-            logger.error('worker %d: %s; another one starts in %.1f s', worker.pid, why, delay)
-            if self._stopping.wait(delay):
-                return
-            if self._workers[place] is worker:
-                self._workers[place] = self._start()
+            while self._workers[place] is worker:
+                delay = backoff.next_delay(random.random())
+                logger.error('worker %d: %s; another one starts in %.1f s', worker.pid, why, delay)
+                if self._stopping.wait(delay):
+                    return
+                if self._workers[place] is worker:
+                    try:
+                        self._workers[place] = self._start()
+                    except OSError as error:  # the system has no room for one now, or the interpreter is being replaced
+                        why = 'no other could be started: %s' % error
 
     def _give_up(self, failure: str, status: int) -> None:
         """No worker has ever served, and the next would do no better."""
@@ -214,7 +221,7 @@ class Supervisor:
         self._status = status
         self._stopping.set()
         self._restart_wanted.set()
-        for worker in self._alive:
+        for worker in list(self._alive):
             worker.send(signal.SIGTERM)
 
     def _note_stopped(self, worker: Worker, status: int) -> None:
@@ -237,7 +244,11 @@ class Supervisor:
         for place in range(self._count):
             if self._stopping.is_set():
                 return
-            new = self._start()
+            try:
+                new = self._start()
+            except OSError as error:
+                logger.error('no worker could be started: %s; the others go on as they are', error)
+                return
             ready = new.wait_ready()
             if self._stopping.is_set() or not ready:
                 status = self._wait(new)

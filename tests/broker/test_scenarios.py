@@ -613,6 +613,46 @@ def test_reject_publish(channel, queue, drain, overflow):
     assert drain(graves, 1 if overflow.endswith('dlx') else 0) == (['2'] if overflow.endswith('dlx') else [])
 
 
+@pytest.mark.parametrize('overflow', ['reject-publish', 'reject-publish-dlx'])
+def test_what_comes_back_to_a_full_queue_that_refuses_stays(channel, queue, drain, overflow):
+    name = queue(arguments={'x-max-length': 1, 'x-overflow': overflow})
+    channel.confirm.select()
+    channel.basic.publish(Message('1'), routing_key=name, wait=True)
+    first = channel.basic.get(name)
+    channel.basic.publish(Message('2'), routing_key=name, wait=True)
+
+    channel.basic.nack(first.delivery_info.delivery_tag, requeue=True)
+
+    assert drain(name, 2) == ['1', '2']
+
+
+@pytest.mark.parametrize('mandatory', [False, True])
+def test_what_no_exchange_takes_is_not_confirmed(connect, mandatory):
+    channel = connect().channel()
+    channel.confirm.select()
+
+    with pytest.raises(NotFound):
+        channel.basic.publish(Message('1'), 'no.such.exchange', 'key', mandatory=mandatory, wait=True)
+
+
+def test_the_consumers_of_a_channel_that_ends_are_gone_all_at_once(connect, channel, queue):
+    name = queue(arguments={'x-single-active-consumer': True})
+    channel.confirm.select()
+    ending = connect().channel()
+    ending.basic.qos(prefetch_count=1)
+    for _ in range(2):
+        ending.basic.consume(name, lambda message: None)
+    for body in '123':
+        channel.basic.publish(Message(body), routing_key=name, wait=True)
+
+    ending.close()
+
+    assert not ending.connection.closed
+    came = []
+    connect().channel().basic.consume(name, lambda message: came.append(message.body))
+    eventually(lambda: came == [b'1', b'2', b'3'])
+
+
 def died(letter):
     """The headers of a dead letter, without the time."""
     headers = dict(letter.headers)

@@ -294,3 +294,17 @@ def test_a_message_that_is_refused(properties, text):
         message.check('guest')
 
     assert text in caught.value.text
+
+
+def test_a_queue_that_lives_on_is_watched_once_however_many_deadlines_it_had(vhost, deadlines):
+    declare(vhost, 'q')
+    # Some live twice as long as others, and whenever the first goes another one is first.
+    for second in range(300):
+        publish(vhost, '', 'q', now=second, expiration='30000' if second % 2 else '60000')
+        if second >= 50:
+            get(vhost, 'q', now=second)
+        for due in [each for each in deadlines if each[1] <= second]:
+            deadlines.remove(due)
+            vhost.tick(vhost.queues['q'], second)
+
+    assert len(deadlines) <= 3
