@@ -386,6 +386,9 @@ class Queue:
 def _put_back(lane: deque[Entry], back: list[Entry]) -> None:
     if not lane or back[-1].position < lane[0].position:
         lane.extendleft(reversed(back))
+    elif lane[-1].position < back[0].position:
+        # To the end, as a quorum queue has it: not for the price of the whole queue.
+        lane.extend(back)
     else:
         merged = list(merge(lane, back, key=_position))
         lane.clear()
