@@ -157,9 +157,8 @@ def test_a_broker_that_falls_silent_while_something_is_consumed_does_not_hold_up
     eventually(lambda: calling._consumer._tag)
     gateway.delay = 0.2
     peer.channel.queue.delete(calling._reply_queue.name)
-    # It consumes again, and has asked for that.
-    eventually(lambda: calling._consumer._tag is None)
-    gevent.sleep(0.5)
+    # It is about to consume again.
+    eventually(lambda: calling._consumer._lock._owner is not None)
     gateway.drop(FROM_BROKER)
     gateway.delay = 0
 
