@@ -139,7 +139,8 @@ class Publication:
             self._ended = True
             if self._waited is not None:
                 self._waited.set()
-        if self.publisher is not None and (self.suspect or self.publisher._held):
+        # Without confirms it is `flush` itself that settles, and must not be entered again by each of what is held.
+        if self.publisher is not None and self.publisher._confirm and (self.suspect or self.publisher._held):
             self.publisher.go_on(self)
 
     def refused(self, error: Exception) -> None:

@@ -183,3 +183,18 @@ def test_a_queue_that_is_there_stays_wished_for_when_making_it_again_fails(
     gateway.admit()
 
     eventually(lambda: peer.exists(queue), 10)
+
+
+@pytest.mark.parametrize('confirm', [True, False])
+def test_however_many_were_held_are_sent_when_the_broker_is_there(
+    client: Client, gateway: Proxy, peer: Peer, confirm: bool
+) -> None:
+    peer.declare_service()
+    calling = client(amqp_url=gateway.url, timeout=60, confirm=confirm, persistent=False)
+    for number in range(20_000):
+        calling.defer.note(number)
+    assert calling._publisher.held == 20_000
+
+    gateway.admit()
+
+    eventually(lambda: peer.ready() == 20_000, 30)
