@@ -236,7 +236,8 @@ def test_nothing_that_arrives_is_unpickled(peer: Peer, server: Server) -> None:
     replies = peer.declare_reply_queue('old')
     server()
     for content_type in ('application/python-pickle', 'application/json', 'application/x-python-serialize'):
-        peer.request(pickle.dumps(Bomb()), reply_to='old', message_id='1', content_type=content_type)
+        # Of an id of its own: one that comes again before the answer is confirmed shares that answer.
+        peer.request(pickle.dumps(Bomb()), reply_to='old', message_id=content_type, content_type=content_type)
 
         with pytest.raises(WrongRequest):
             RpcJsonSerializer.deserialize_result(peer.take(replies).body)
