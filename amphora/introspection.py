@@ -162,12 +162,17 @@ class Introspection:
 
     def resume(self, connection: Connection) -> None:
         """See `amphora.session.User`. What the broker refuses is not tried again on this connection."""
-        if self._consumer is None or self._refused:
+        consumer = self._consumer
+        if consumer is None or self._refused:
             return
         try:
             with connection.channel() as channel:
                 declare_all(self._records, channel)
-            self._consumer.resume(connection)
+                if self._consumer is None:
+                    # `stop` came meanwhile, and may have deleted the queue too early.
+                    channel.queue.delete(self._queue)
+            if self._consumer is consumer:
+                consumer.resume(connection)
         except ChannelClosed as error:
             self._refused = True
             logger.info('no introspection: the broker refuses: %s', error)

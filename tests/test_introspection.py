@@ -4,6 +4,7 @@ import functools
 import os
 import socket
 
+import gevent
 import pytest
 
 from amphora import AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer, Unroutable, WrongRequest
@@ -118,6 +119,19 @@ def test_a_server_that_has_stopped_leaves_no_queue_and_may_serve_again(numbers, 
     server.serve()
     assert server.wait_ready(LIMIT)
     assert asking.call.describe()['uuid'] == server.uuid
+
+
+def test_one_that_is_stopped_while_it_declares_leaves_no_queue_either(numbers, rabbit, vhost):
+    server = numbers()
+    introspection = server._introspection
+    introspection.stop()
+    starting = gevent.spawn(introspection.start)
+    gevent.sleep(0)
+
+    introspection.stop()
+    starting.get(timeout=LIMIT)
+
+    assert f'rpc_amphora_{server.uuid}_request' not in rabbit.list_queues(vhost)
 
 
 def test_it_can_be_switched_off(numbers, asking, rabbit, vhost):
