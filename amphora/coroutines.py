@@ -60,12 +60,15 @@ class Coroutines:
         self._arrivals: _Arrivals | None = None
         _all.add(self)
 
-    def awaited(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that runs an async function and returns or raises as that does; only its greenlet waits."""
+    def awaited(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
+        """A function that runs an async function and returns or raises as that does; only its greenlet waits.
+
+        :param name: what clients call it.
+        """
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            return self._run(function, args, kwargs)
+            return self._run(name, function, args, kwargs)
 
         return call
 
@@ -77,12 +80,12 @@ class Coroutines:
             self._arrivals = None
             arrivals.close()
 
-    def _run(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def _run(self, name: str, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         arrivals = self._arrivals
         if arrivals is None:
             arrivals = self._arrivals = _Arrivals()
         waiter: Waiter[None] = Waiter()
-        run = Run(function, args, kwargs, functools.partial(arrivals.bring, waiter))
+        run = Run(name, function, args, kwargs, functools.partial(arrivals.bring, waiter))
         loop = event_loop.use(self)
         arrivals.expect()
         loop.begin(run)
@@ -94,7 +97,7 @@ class Coroutines:
             try:
                 waiter.get()
             except BaseException:
-                logger.warning('the coroutine of %r was cancelled and is not waited for', function)
+                logger.warning('the coroutine of %s was cancelled and is not waited for', name)
                 raise
             if run.cancelled:
                 raise

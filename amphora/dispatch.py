@@ -42,7 +42,7 @@ class FunctionTable:
     def __init__(
         self,
         limited: Callable[[Function, float], Function] | None = None,
-        awaited: Callable[[Function], Function] | None = None,
+        awaited: Callable[[Function, str], Function] | None = None,
     ) -> None:
         self._limited = limited
         self._awaited = awaited
@@ -85,7 +85,7 @@ class FunctionTable:
         if waits:
             if self._awaited is None:
                 raise TypeError('nothing here runs async functions such as %r' % (function,))
-            call = self._awaited(call)
+            call = self._awaited(call, name)
         if options.timeout is not None:
             call = self._limit(call, options.timeout)
         if options.validate:

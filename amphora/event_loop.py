@@ -32,20 +32,23 @@ _getnameinfo = monkey.get_original('socket', 'getnameinfo')
 class Run:
     """One run of an async function.
 
+    :param name: what clients call the function.
     :param ended: called in the loop's thread at the end, whichever it is.
     :ivar value: what it returned.
     :ivar error: what it raised; None: nothing.
     """
 
-    __slots__ = ('_args', '_ended', '_function', '_kwargs', '_task', 'error', 'value')
+    __slots__ = ('_args', '_ended', '_function', '_kwargs', '_name', '_task', 'error', 'value')
 
     def __init__(
         self,
+        name: str,
         function: Callable[..., Any],
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         ended: Callable[[], object],
     ) -> None:
+        self._name = name
         self._function = function
         self._args = args
         self._kwargs = kwargs
@@ -71,8 +74,7 @@ class Run:
 
     async def _main(self) -> None:
         try:
-            name = getattr(self._function, '__name__', type(self._function).__name__)
-            self.value = await run_async(name, self._function, self._args, self._kwargs)
+            self.value = await run_async(self._name, self._function, self._args, self._kwargs)
         except BaseException as error:  # SystemExit and KeyboardInterrupt would end the loop
             self.error = error
 

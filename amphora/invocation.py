@@ -23,7 +23,7 @@ async def run_async(
 ) -> Any:
     """Await a remote function.
 
-    :param name: what the log is to call it.
+    :param name: what clients call it.
     """
     return await function(*args, **kwargs)
 

@@ -128,13 +128,13 @@ class Offering:
     def _offered(self) -> None:
         """Something was added; called once for all that one call adds."""
 
-    def _awaited(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _awaited(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
         if self._coroutines is None:
             # Here and not above: it takes asyncio, which is slow to import, and most servers do without.
             from amphora.coroutines import Coroutines
 
             self._coroutines = Coroutines()
-        return self._coroutines.awaited(function)
+        return self._coroutines.awaited(function, name)
 
     def _end_coroutines(self) -> None:
         """No async function runs any more, or is to."""

@@ -101,7 +101,8 @@ def running_server(
         calls = _Calls()
         for name, function in named.items():
             # What is followed is the greenlet, so an async function is made one that waits in it first.
-            server.add_function(calls.follow(server._awaited(function) if is_async(function) else function), name)
+            waiting = server._awaited(function, name) if is_async(function) else function
+            server.add_function(calls.follow(waiting), name)
         client = AmqpRpcClient(service, **{'amqp_url': url, 'autostart': False, **(client_options or {})})
         # Last in, first out: the client is stopped first, then what its calls still do is ended.
         cleanup.callback(_stop, server, stop_timeout)

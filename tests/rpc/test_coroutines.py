@@ -246,7 +246,7 @@ def test_a_coroutine_sees_the_context_of_its_greenlet(coroutines: Coroutines) ->
     async def look() -> str:
         return variable.get()
 
-    call = coroutines.awaited(look)
+    call = coroutines.awaited(look, 'look')
     variable.set('set')
 
     assert call() == 'set'
@@ -286,7 +286,7 @@ def test_a_coroutine_is_cancelled_when_nobody_waits_for_it_any_more(recorder: Re
 
 
 def test_a_coroutine_is_cancelled_when_its_greenlet_is_killed(recorder: Recorder, coroutines: Coroutines) -> None:
-    greenlet = gevent.spawn(coroutines.awaited(recorder.wait), 30)
+    greenlet = gevent.spawn(coroutines.awaited(recorder.wait, 'wait'), 30)
     eventually(lambda: recorder.begun)
 
     greenlet.kill(timeout=5)
@@ -296,7 +296,7 @@ def test_a_coroutine_is_cancelled_when_its_greenlet_is_killed(recorder: Recorder
 
 
 def test_a_coroutine_that_is_killed_before_it_has_begun_ends_too(recorder: Recorder, coroutines: Coroutines) -> None:
-    call = coroutines.awaited(recorder.wait)
+    call = coroutines.awaited(recorder.wait, 'wait')
 
     # At once: the timeout comes before the loop's first turn, or while it is in it.
     for _ in range(50):
@@ -309,13 +309,13 @@ def test_a_coroutine_that_is_killed_before_it_has_begun_ends_too(recorder: Recor
 
 def test_what_a_cancelled_coroutine_returns_after_all_is_the_result(recorder: Recorder, coroutines: Coroutines) -> None:
     with gevent.Timeout(0.1):
-        assert coroutines.awaited(recorder.stubborn)(0.2) == 'tidy'
+        assert coroutines.awaited(recorder.stubborn, 'stubborn')(0.2) == 'tidy'
 
 
 def test_a_coroutine_that_does_not_end_is_left_when_its_greenlet_is_killed_again(
     recorder: Recorder, caplog: pytest.LogCaptureFixture, coroutines: Coroutines
 ) -> None:
-    greenlet = gevent.spawn(coroutines.awaited(recorder.stubborn), 0.5)
+    greenlet = gevent.spawn(coroutines.awaited(recorder.stubborn, 'stubborn'), 0.5)
     eventually(lambda: recorder.begun)
 
     greenlet.kill(block=False)
@@ -326,7 +326,7 @@ def test_a_coroutine_that_does_not_end_is_left_when_its_greenlet_is_killed_again
 
     assert greenlet.dead
     assert recorder.ended == []
-    assert 'is not waited for' in caplog.text
+    assert 'the coroutine of stubborn was cancelled and is not waited for' in caplog.text
     eventually(lambda: recorder.ended)
 
 
@@ -510,7 +510,7 @@ def test_the_log_names_the_coroutine_that_holds_up_all_others(
 
     [held, free] = [record for record in caplog.records if record.name == 'amphora.watchdog']
     assert held.levelno == free.levelno == logging.WARNING
-    assert held.message.startswith("function 'burn' (now in burn, line ")
+    assert held.message.startswith("function 'burn.down' (now in burn, line ")
     assert 'has held the event loop for 1.' in held.message
     assert held.message.endswith('and no other async function runs meanwhile')
 
@@ -648,7 +648,9 @@ def test_asyncio_is_not_imported_for_those_who_do_without(amqp_url: str) -> None
 
 def test_the_program_ends_although_the_loop_runs() -> None:
     program = (
-        'import amphora.coroutines\nasync def f(): return "fine"\nprint(amphora.coroutines.Coroutines().awaited(f)())\n'
+        'from amphora.coroutines import Coroutines\n'
+        'async def f(): return "fine"\n'
+        'print(Coroutines().awaited(f, "f")())\n'
     )
 
     assert run(program) == 'fine\n'
