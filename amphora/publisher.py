@@ -156,7 +156,11 @@ class Publication:
         with it again and again. So each that was on its way then goes alone the next time, and is the culprit when it
         happens again.
         """
-        if self.publisher is None or self.withdrawn:
+        if self.publisher is None:
+            return
+        if self.suspect:
+            self.publisher._alone = False
+        if self.withdrawn:
             return
         if isinstance(error, ChannelClosed) and error.code:  # which this side's own does not have
             if self.suspect:

@@ -105,3 +105,34 @@ def test_one_that_is_to_go_alone_goes_when_those_before_it_are_settled(begin: Be
     bodies, channels = zip(*broker.result(), strict=True)
     assert bodies == (b'refused', b'suspect', b'refused', b'suspect', b'later')
     assert channels[1] != channels[2] == channels[3] == channels[4]
+
+
+def test_of_two_that_are_to_go_alone_one_without_an_answer_keeps_nobody_waiting(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, '_LINGER', PAUSE)
+
+    def script(peer: Peer) -> list[tuple[bytes, int]]:
+        peer.accept()
+        taken = [take(peer), take(peer)]
+        peer.say(commands.Channel.Close(406, 'PRECONDITION_FAILED', 60, 40), taken[0][1])
+        taken.append(take(peer))
+        # So that its channel is old enough to be replaced.
+        gevent.sleep(PAUSE)
+        peer.say(commands.Basic.Nack(1), taken[2][1])
+        # On the same channel, which is given up without an answer.
+        taken.append(take(peer))
+        for tag in (1, 2, 3):
+            taken.append(take(peer))
+            peer.say(commands.Basic.Ack(tag), taken[-1][1])
+        return taken
+
+    publish, broker = begin(script)
+    outcomes = [publish(b'one'), publish(b'other')]
+
+    eventually(lambda: outcomes == [[True], [True]])
+    publish(b'later')
+    bodies, channels = zip(*broker.result(), strict=True)
+    assert bodies[:4] == (b'one', b'other', b'one', b'other')
+    assert sorted(bodies[4:]) == [b'later', b'one', b'other']
+    assert channels[2] == channels[3] != channels[4] == channels[5] == channels[6]
