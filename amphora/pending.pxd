@@ -7,6 +7,7 @@ cdef class Entry:
     cdef public object id, publication
     cdef public double deadline
     cdef dict _slot
+    cdef long long _number
     cdef object _greenlet, _reply, _error
 
     cpdef wait(self, hub)
@@ -28,10 +29,12 @@ cdef class Pending:
     cdef long long _swept
     cdef bint _ticking
 
-    @cython.locals(slot=cython.longlong, entries=dict)
+    @cython.locals(number=cython.longlong, slot=dict)
     cpdef open(self, Entry entry)
     @cython.locals(entry=Entry)
     cpdef Entry take(self, id)
     cpdef Entry get(self, id)
     @cython.locals(entry=Entry)
     cpdef bint resolve(self, id, reply) except -1
+    @cython.locals(slot=dict)
+    cdef _leave_slot(self, Entry entry)

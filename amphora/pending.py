@@ -36,14 +36,15 @@ class Entry:
     :ivar publication: the request on its way; the owner of the table puts it here.
     """
 
-    __slots__ = ('_error', '_greenlet', '_reply', '_slot', 'deadline', 'id', 'publication')
+    __slots__ = ('_error', '_greenlet', '_number', '_reply', '_slot', 'deadline', 'id', 'publication')
 
     def __init__(self, id: str, deadline: float) -> None:
         self.id = id
         self.deadline = deadline
         self.publication: Any = None
-        # The table's; from `Pending.open` on.
+        # The table's slot and its number there; from `Pending.open` on.
         self._slot: dict[str, Entry]
+        self._number: int
         self._greenlet: greenlet | None = None
         # What came before anybody waited.
         self._reply: Any = _NOTHING
@@ -188,12 +189,14 @@ class Pending:
             self._swept = int(monotonic() / _TICK)
             self._timer.start(self._tick)
         # A deadline may have passed already: encoding large arguments takes its time.
-        slot = max(int(entry.deadline / _TICK), self._swept) + 1
-        entries = self._slots.get(slot)
-        if entries is None:
-            entries = self._slots[slot] = {}
-        entry._slot = entries
-        entries[entry.id] = self._entries[entry.id] = entry
+        number = max(int(entry.deadline / _TICK), self._swept) + 1
+        slot = self._slots.get(number)
+        if slot is None:
+            slot = {}
+        entry._slot, entry._number = slot, number
+        slot[entry.id] = self._entries[entry.id] = entry
+        # Also when it was there: collecting garbage may have dropped the last one in it just now, and so the slot.
+        self._slots[number] = slot
 
     def abandon(self) -> None:
         """In a forked child: those who wait are the parent's."""
@@ -205,7 +208,7 @@ class Pending:
         """Take an entry out of the table; None when it is not there (any more)."""
         entry = self._entries.pop(id, None)  # type: ignore[arg-type]  # None is no key, and is not found
         if entry is not None:
-            del entry._slot[entry.id]
+            self._leave_slot(entry)
         return entry
 
     def get(self, id: str | None) -> Entry | None:
@@ -221,7 +224,7 @@ class Pending:
         entry = self._entries.pop(id, None)  # type: ignore[arg-type]  # as in `take`, without the call
         if entry is None:
             return False
-        del entry._slot[entry.id]
+        self._leave_slot(entry)
         entry.deliver(reply)
         return True
 
@@ -233,6 +236,13 @@ class Pending:
             self._loop.run_callback(entry.throw, error)
         return entry is not None
 
+    def _leave_slot(self, entry: Entry) -> None:
+        slot = entry._slot
+        del slot[entry.id]
+        # A deadline may be a day away, and what has been in its slot takes memory even when it is empty.
+        if not slot and self._slots.get(entry._number) is slot:
+            del self._slots[entry._number]
+
     def _tick(self) -> None:
         if not self._entries:
             # A table that is empty does not wake the process.
@@ -242,8 +252,8 @@ class Pending:
             return
         now = int(monotonic() / _TICK)
         # The slot of the current tick holds deadlines of the tick before it.
-        for slot in range(self._swept + 1, now + 1):
-            for entry in list(self._slots.pop(slot, {}).values()):
+        for number in range(self._swept + 1, now + 1):
+            for entry in list(self._slots.pop(number, {}).values()):
                 # One that ended meanwhile is no longer in the table.
                 if self._entries.pop(entry.id, None) is not None:
                     try:
