@@ -87,6 +87,16 @@ class Republishing:
         if _have_gone_back(jobs):
             return False
         first = jobs[0]
+        if not self.allowed:
+            logger.error(
+                'request %.100r cannot be set aside, and is tried again: this server may not publish to the default '
+                'exchange: %s',
+                first.properties.get('message_id'),
+                reason,
+            )
+            for job in jobs:
+                job.give_back()
+            return False
         try:
             declared = self._session.with_channel(self._declare_dead_queue, BURY_TIMEOUT)
         except AmqpError as error:

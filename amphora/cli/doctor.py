@@ -16,7 +16,7 @@ from amphora.settings import make_settings
 def _mark(good: bool) -> Text:
     ascii_mark, mark, style = ('ok', '✓', 'bold green') if good else ('no', '✗', 'bold red')
     try:
-        mark.encode(sys.stdout.encoding or 'ascii')
+        mark.encode(getattr(sys.stdout, 'encoding', None) or 'ascii')
     except UnicodeEncodeError:
         mark = ascii_mark
     return Text(mark, style)

@@ -150,7 +150,8 @@ def _log_in(options: dict[str, Any], tell: Tell) -> Connection:
 
 
 def _set_permissions(user: str, vhost: str) -> str:
-    return "rabbitmqctl set_permissions -p '%s' '%s' '^rpc_' '^rpc_' '^rpc_'" % (vhost, user)
+    # A server sends to queues by their names what it counts, sets aside or leaves to another one.
+    return r"rabbitmqctl set_permissions -p '%s' '%s' '^rpc_' '^(rpc_|amq\.default$)' '^rpc_'" % (vhost, user)
 
 
 def _use(connection: Connection, tell: Tell) -> None:

@@ -1,15 +1,19 @@
 """amphora doctor: the way to the broker, step by step, as far as it goes."""
 
 import re
+import shlex
 import socket
+import subprocess
 from collections.abc import Iterator
 
 import gevent
 import pytest
 
-from tests.cli.conftest import Run
+from tests.cli.conftest import AMPHORA, Run
 from tests.rabbitmq import RabbitNode
 
+# What it recommends, as a shell has it.
+RIGHTS = r"'^rpc_' '^(rpc_|amq\.default$)' '^rpc_'"
 STEPS = ['DNS', 'TCP', 'TLS', 'AMQP', 'login', 'vhost', 'declare', 'publish', 'round trip']
 
 
@@ -122,7 +126,7 @@ def test_a_virtual_host_that_the_user_may_not_enter(run: Run, rabbit, vhost, lim
 
     assert status == 4
     assert bad_steps(stdout) == ['vhost']
-    assert f"rabbitmqctl set_permissions -p '{vhost}' 'limited' '^rpc_' '^rpc_' '^rpc_'" in stdout
+    assert f"rabbitmqctl set_permissions -p '{vhost}' 'limited' {RIGHTS}" in stdout
 
 
 def test_a_user_who_may_not_declare(run: Run, rabbit, limited_user):
@@ -130,13 +134,38 @@ def test_a_user_who_may_not_declare(run: Run, rabbit, limited_user):
 
     assert status == 4
     assert (good_steps(stdout), bad_steps(stdout)) == (STEPS[:6], ['declare'])
-    assert "rabbitmqctl set_permissions -p '/' 'limited' '^rpc_' '^rpc_' '^rpc_'" in stdout
+    assert f"rabbitmqctl set_permissions -p '/' 'limited' {RIGHTS}" in stdout
 
 
 def test_the_rights_it_recommends_are_enough(run: Run, rabbit, limited_user):
-    rabbit.ctl('set_permissions', 'limited', '^rpc_', '^rpc_', '^rpc_')
+    rabbit.ctl('set_permissions', 'limited', *shlex.split(RIGHTS))
 
     assert run('doctor', '--url', rabbit.url.replace('guest:guest', 'limited:word')).status == 0
+
+
+def test_the_rights_it_recommends_let_a_server_set_requests_aside(run: Run, rabbit, limited_user, server, client):
+    stdout = run('doctor', '--url', rabbit.url.replace('guest:guest', 'limited:word')).stdout
+    rights = shlex.split(stdout.splitlines()[-1])[-3:]
+    rabbit.ctl('set_permissions', 'limited', *rights)
+    runs = []
+
+    def fail() -> None:
+        runs.append(True)
+        raise ValueError
+
+    serving = server(fail, amqp_url=rabbit.url.replace('guest:guest', 'limited:word'))
+    serving.wait_ready()
+    client(service=serving.service_name).cast.fail()
+    gevent.sleep(2.5)
+
+    assert len(runs) == 1
+    assert run('dead', serving.service_name, '--url', rabbit.url, '--json').stdout.count('"function":"fail"') == 1
+
+
+def test_without_standard_output_nothing_is_shown(rabbit):
+    command = [*AMPHORA, 'doctor', '--url', rabbit.url]
+
+    assert subprocess.run(['sh', '-c', 'exec "$@" >&-', '-', *command], stderr=subprocess.PIPE).stderr == b''
 
 
 def test_a_broker_that_takes_no_messages(run: Run, rabbit):
