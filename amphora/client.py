@@ -25,7 +25,7 @@ from amphora.calling import MAX_PENDING, Calling, Tuning
 from amphora.checks import check_integer, check_name, check_seconds
 from amphora.consumer import Consumer
 from amphora.dialects.base import Dialect
-from amphora.dialects.native import Native, request_queue
+from amphora.dialects.native import INTROSPECTION_SERVICE, Native, request_queue
 from amphora.errors import AmqpError, NotSent, WrongThread
 from amphora.forking import abandoned_at_fork
 from amphora.outcome import Outcome
@@ -104,6 +104,9 @@ class AmqpRpcClient:
         dialect: Dialect | None = None,
         **options: Any,
     ) -> None:
+        # Its exchange would be of the wrong type, and no server could say of itself what it is any more.
+        if service_name == INTROSPECTION_SERVICE and dialect is None and not self._fanout:
+            raise ValueError("the service %r is introspection's own: ask it with AmqpRpcFanoutClient" % service_name)
         self.service_name = check_name(service_name, 'service_name')
         self.serializer = serializer
         self.timeout = check_seconds(timeout, 'timeout', MAX_TIMEOUT)

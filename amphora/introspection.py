@@ -22,7 +22,13 @@ from msgspec import Struct
 from amphora.amqp import ChannelClosed, Connection
 from amphora.consumer import Consumer
 from amphora.dialects.base import Party
-from amphora.dialects.native import NativeServer, fanout_queue, request_exchange, response_exchange
+from amphora.dialects.native import (
+    INTROSPECTION_SERVICE,
+    NativeServer,
+    fanout_queue,
+    request_exchange,
+    response_exchange,
+)
 from amphora.dispatch import FunctionTable
 from amphora.errors import AmqpError, WrongRequest
 from amphora.publisher import Publication, Publisher
@@ -32,8 +38,6 @@ from amphora.topology import Binding, Exchange, Queue, Record, declare_all
 
 logger = logging.getLogger('amphora.introspection')
 
-#: the fanout service that all servers belong to; no service of a user's can have its name
-SERVICE = 'amphora'
 #: its one function
 DESCRIBE = 'describe'
 #: milliseconds that the queue outlives its server's connection: time to come back after a fault
@@ -115,14 +119,14 @@ class Introspection:
         self._functions.add(describe, DESCRIBE)
         self._session = session
         self._publisher = publisher
-        self._dialect = NativeServer(Party(SERVICE, uuid, RpcJsonSerializer, _TRANSIENT, fanout=True))
-        self._queue = fanout_queue(SERVICE, uuid)
+        self._dialect = NativeServer(Party(INTROSPECTION_SERVICE, uuid, RpcJsonSerializer, _TRANSIENT, fanout=True))
+        self._queue = fanout_queue(INTROSPECTION_SERVICE, uuid)
         # Not among the server's own: without them it works as well.
         self._records: list[Record] = [
-            Exchange(request_exchange(SERVICE), 'fanout'),
-            Exchange(response_exchange(SERVICE), 'direct'),
+            Exchange(request_exchange(INTROSPECTION_SERVICE), 'fanout'),
+            Exchange(response_exchange(INTROSPECTION_SERVICE), 'direct'),
             Queue(self._queue, (('x-expires', QUEUE_EXPIRES),)),
-            Binding(self._queue, request_exchange(SERVICE), ''),
+            Binding(self._queue, request_exchange(INTROSPECTION_SERVICE), ''),
         ]
         self._consumer: Consumer | None = None
         # By the broker, on the present connection.

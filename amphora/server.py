@@ -22,11 +22,10 @@ from amphora.amqp import Channel, NotFound
 from amphora.answering import ON_FAILURE, Answering
 from amphora.checks import check_integer, check_name, check_seconds
 from amphora.dialects.base import Dialect, Source
-from amphora.dialects.native import Native, request_queue
+from amphora.dialects.native import INTROSPECTION_SERVICE, Native, request_queue
 from amphora.errors import AmqpError, NotSent, WrongThread
 from amphora.forking import abandoned_at_fork
 from amphora.intake import Intake
-from amphora.introspection import SERVICE as INTROSPECTION_SERVICE
 from amphora.introspection import Introspection, ServerDescription, describe_server
 from amphora.offering import Offering
 from amphora.party import party_of
@@ -69,7 +68,7 @@ class AmqpRpcServer(Offering):
     :param introspection: answer ``amphora list`` and whoever else asks which functions there are.
     :param dialects: other systems' ways of calling that it answers beside amphora's own, see `amphora.dialects`.
     :param on_failure: what becomes of a request that wants no answer (`AmqpRpcClient.cast`) when its function raises:
-        ``reject``, it becomes a dead letter; ``requeue``, it is tried again, at most once a second.
+        ``reject``, it becomes a dead letter; ``requeue``, it is tried again, at once and then once a second.
     :param options: the way to the broker, see `amphora.settings.make_settings`: amqp_url, amqp_host, amqp_port,
         amqp_user, amqp_password, amqp_vhost, amqp_ssl, heartbeat (seconds), prefetch (unacked requests at once),
         persistent, confirm, queue_type, queue_size, request_ttl (seconds), compression, compress_threshold (bytes).
@@ -91,7 +90,7 @@ class AmqpRpcServer(Offering):
         **options: Any,
     ) -> None:
         super().__init__()
-        if introspection and service_name == INTROSPECTION_SERVICE:
+        if service_name == INTROSPECTION_SERVICE:
             raise ValueError("the service %r is introspection's own: take another name" % service_name)
         self.service_name = check_name(service_name, 'service_name')
         self.serializer = serializer

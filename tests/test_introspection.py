@@ -194,7 +194,13 @@ def test_its_requests_are_not_the_services(numbers, client, asking):
     assert calling.call.add(2) == 3
 
 
+@pytest.mark.parametrize('introspection', [True, False])
 @pytest.mark.parametrize('kind', [AmqpRpcServer, AmqpRpcFanoutServer])
-def test_its_own_name_is_refused_as_that_of_a_service(kind):
+def test_its_own_name_is_refused_as_that_of_a_service(kind, introspection):
     with pytest.raises(ValueError, match="the service 'amphora' is introspection's own: take another name"):
-        kind('amphora')
+        kind('amphora', introspection=introspection)
+
+
+def test_a_client_that_would_declare_its_exchange_with_another_type_is_refused(client):
+    with pytest.raises(ValueError, match="the service 'amphora' is introspection's own: ask it with AmqpRpcFanout"):
+        client(service='amphora')

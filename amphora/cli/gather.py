@@ -9,10 +9,10 @@ from gevent.event import Event
 
 from amphora.amqp import Connection, Message, NotFound
 from amphora.dialects.base import Party
-from amphora.dialects.native import NativeClient, response_exchange
+from amphora.dialects.native import INTROSPECTION_SERVICE, NativeClient, response_exchange
 from amphora.envelope import Request
 from amphora.errors import RemoteException, WrongRequest, WrongResult
-from amphora.introspection import DESCRIBE, SERVICE, ServerDescription
+from amphora.introspection import DESCRIBE, ServerDescription
 from amphora.serializer import RpcJsonSerializer
 
 #: AMQP's delivery mode for messages that are not written to disk
@@ -28,7 +28,7 @@ def gather_servers(connection: Connection, seconds: float, service: str | None =
     :raises AccessRefused: the broker does not let this user ask.
     """
     me = str(uuid4())
-    dialect = NativeClient(Party(SERVICE, me, RpcJsonSerializer, TRANSIENT, fanout=True))
+    dialect = NativeClient(Party(INTROSPECTION_SERVICE, me, RpcJsonSerializer, TRANSIENT, fanout=True))
     request = dialect.encode_request(Request(me, DESCRIBE, (), {}, me), None)
     found: list[ServerDescription] = []
     # The broker has returned the request: nobody is there to answer it.
@@ -51,7 +51,7 @@ def gather_servers(connection: Connection, seconds: float, service: str | None =
         channel.return_listeners.append(lambda _: returned.set())
         declared = channel.queue.declare(exclusive=True, auto_delete=True)
         assert declared is not None
-        channel.queue.bind(declared.queue, response_exchange(SERVICE), me)
+        channel.queue.bind(declared.queue, response_exchange(INTROSPECTION_SERVICE), me)
         channel.basic.consume(declared.queue, on_answer, no_ack=True, direct=True)
         expiration = '%d' % max(1, seconds * 1000)
         channel.basic.publish(

@@ -31,6 +31,8 @@ from amphora.topology import Binding, Exchange, Queue, Record
 
 #: milliseconds that the queue of a fanout server outlives its connection: time to come back after a fault
 FANOUT_QUEUE_EXPIRES = 60_000
+#: the fanout service that all servers belong to, see `amphora.introspection`; no service of a user's can have its name
+INTROSPECTION_SERVICE = 'amphora'
 #: AMQP's ``type`` of a request that wants no answer
 TASK = 'cast'
 
