@@ -35,6 +35,16 @@ def check_host(value: object, what: str) -> str:
     return value
 
 
+def check_flag(value: object, what: str) -> bool:
+    """The value, when it is True or False, and no text that says so.
+
+    :raises TypeError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise TypeError('%s must be True or False, not a %s' % (what, type(value).__name__))
+    return value
+
+
 def check_integer(value: object, what: str, low: int, high: int) -> int:
     """The value, when it is an integer within the limits.
 

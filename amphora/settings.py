@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from amphora.amqp.content import MAX_MESSAGE_SIZE
 from amphora.amqp.options import connection_options
-from amphora.checks import check_host, check_integer, check_name, check_seconds
+from amphora.checks import check_flag, check_host, check_integer, check_name, check_seconds
 from amphora.compression import check_algorithm
 from amphora.configuration import ARGUMENT, Setting, resolve
 from amphora.queue_arguments import Arguments, limits
@@ -158,6 +158,8 @@ def make_settings(
     )
     taken = options['prefetch']
     check_integer(taken.value, taken.what, 1, 65535)
+    for name in ('persistent', 'confirm'):
+        check_flag(options[name].value, options[name].what)
     kind = options['queue_type']
     if kind.value is not None and kind.value not in QUEUE_TYPES:
         raise ValueError('%s must be one of %s, not %r' % (kind.what, ', '.join(QUEUE_TYPES), kind.value))
@@ -232,6 +234,8 @@ def _host_of_parts(options: dict[str, Setting]) -> dict[str, Any]:
 def _encrypt(host: dict[str, Any], tls: Setting) -> None:
     if tls.yields:  # the scheme of a nearer URL says it
         return
+    if tls.value is not None and not isinstance(tls.value, bool) and not hasattr(tls.value, 'wrap_bio'):
+        raise TypeError('%s must be True, False or an ssl.SSLContext, not a %s' % (tls.what, type(tls.value).__name__))
     if tls.value is False and 'ssl' in host:
         raise ValueError('%s=False contradicts an amqps URL' % tls.what)
     if tls.value and not (tls.value is True and 'ssl' in host):  # the URL may say more than that TLS is wanted

@@ -53,6 +53,9 @@ def test_a_url_of_another_protocol_is_an_error(kind: type, service: str) -> None
         {'heartbeat': -1},
         {'amqp_port': 100_000},
         {'queue_type': 'no such type'},
+        {'persistent': 'false'},
+        {'confirm': 'false'},
+        {'amqp_ssl': 'false'},
     ],
     ids=lambda option: next(iter(option)),
 )
