@@ -11,6 +11,7 @@ from amphora.cli.common import Command, client_options, connect, make_client
 from amphora.client import MAX_TIMEOUT
 from amphora.settings import make_settings
 
+# How many of the arguments stand behind --.
 _SEPARATED = 'amphora.separated'
 
 
@@ -19,7 +20,7 @@ class CallCommand(Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """See click."""
-        ctx.meta[_SEPARATED] = '--' in args
+        ctx.meta[_SEPARATED] = len(args) - args.index('--') - 1 if '--' in args else 0
         return super().parse_args(ctx, args)
 
 
@@ -33,11 +34,11 @@ def value_of(text: str) -> Any:
 
 def _arguments(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> list[Any]:
     values = [value_of(text) for text in texts]
-    if not ctx.meta[_SEPARATED]:
-        # The parser lets through what it does not know, so that -2 is a number; a mistyped option must not become one.
-        for text, value in zip(texts, values, strict=True):
-            if text.startswith('-') and isinstance(value, str):
-                raise click.UsageError('no such option: %s (text that begins with - goes behind --)' % text)
+    # The parser lets through what it does not know, so that -2 is a number; a mistyped option must not become one.
+    before = max(0, len(texts) - ctx.meta[_SEPARATED])
+    for text, value in zip(texts[:before], values, strict=False):
+        if text.startswith('-') and isinstance(value, str):
+            raise click.UsageError('no such option: %s (text that begins with - goes behind --)' % text)
     return values
 
 
@@ -97,8 +98,8 @@ def command(
       amphora call simplemath add 2 3
       amphora call mailer send.sms +4912345 -k text='Hello there' --timeout 5
 
-    Exit codes: 0 a result, 1 the function raised, or the server has none of that name, 2 wrong usage, 3 no result in
-    time, 4 no broker, or no access to it.
+    Exit codes: 0 a result, 1 the function raised, or the server has none of that name, 2 wrong usage, 3 no result: not
+    in time, no queue takes the request, or the answer cannot be read, 4 no broker, or no access to it.
     """
     # A client waits for its broker; somebody at a prompt wants to know at once that there is none.
     connect(make_settings(amqp_url=url, service=service), 'amphora call').close()

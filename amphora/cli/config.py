@@ -79,12 +79,12 @@ def _show(rows: list[Row]) -> None:
 
 def _warn_of_mistypings() -> None:
     # Not of each that is unknown: whoever starts programs may set variables of this prefix for a purpose of his own.
-    known = {variable_of(option): option for option in OPTIONS}
+    known = [CONFIG_VARIABLE, *map(variable_of, OPTIONS)]
     for variable in sorted(os.environ):
-        if variable.startswith(PREFIX) and variable != CONFIG_VARIABLE and variable not in known:
-            near = nearest(variable.removeprefix(PREFIX).lower(), OPTIONS)
+        if variable.startswith(PREFIX) and variable not in known:
+            near = nearest(variable.removeprefix(PREFIX), [name.removeprefix(PREFIX) for name in known])
             if near is not None:
-                say('%s means nothing; is %s meant?' % (variable, variable_of(near)))
+                say('%s means nothing; is %s meant?' % (variable, PREFIX + near))
 
 
 @click.command(cls=Command, short_help='Show each option, and where it comes from.')

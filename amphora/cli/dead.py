@@ -139,7 +139,7 @@ def _check_usage(retry: bool, drop: bool, yes: bool, ids: tuple[str, ...], limit
         raise click.UsageError('--id and --limit exclude each other')
     if listing and (retry or drop):
         raise click.UsageError('--args and --json are for the list, not for --retry and --drop')
-    if drop and not yes and not sys.stdin.isatty():
+    if drop and not yes and not (sys.stdin and sys.stdin.isatty()):
         raise click.UsageError('--drop asks first; where nobody can answer it needs --yes')
 
 
@@ -170,7 +170,8 @@ def command(
     url: str | None,
 ) -> int:
     """List the dead letters of SERVICE, the oldest first: requests that were set aside because servers ended, or lost
-    the broker, each time they got them. The list takes nothing away.
+    the broker, each time they got them; or because their function rejected them or, of a cast, raised. The list takes
+    nothing away.
 
     --retry and --drop are for all that are there when the command starts, unless --id or --limit says which. What
     cannot go back, because its queue is gone, stays.

@@ -56,8 +56,9 @@ def command(
     SIGTERM or Ctrl-C: take no more calls, finish those that run, end. The second one: end at once.
     SIGHUP: replace the workers one after the other; no call is lost. A worker that crashes is replaced.
 
-    Exit codes: 0 stopped, 2 there is no such server, 4 the broker refuses, or the embedded one cannot listen, 130 or
-    143 after a second signal.
+    Exit codes: 0 stopped, 1 a worker crashed while it was to stop, 2 there is no such server, 4 the broker refuses, or
+    the embedded one cannot listen, 130 or 143 after a second signal; that of a worker that ends before any could serve,
+    1 where that is 0.
     """
     given = context.get_parameter_source
     if embedded and given('url') is ParameterSource.COMMANDLINE:

@@ -124,6 +124,7 @@ def test_a_broker_that_can_be_reached_is_found_among_several(serving, call, amqp
     [
         ((), "Missing argument 'FUNCTION'."),
         (('f', '--timout', '5'), 'no such option: --timout (text that begins with - goes behind --)'),
+        (('f', '--timout', '5', '--', '-x'), 'no such option: --timout (text that begins with - goes behind --)'),
         (('f', '-k', 'x'), "Invalid value for '-k' / '--keyword': 'x' is not name=value"),
         (('f', '--timeout', 'soon'), "Invalid value for '--timeout': 'soon' is not a valid float range."),
         (('f', '--url', 'http://x/'), "unknown scheme 'http' in an AMQP URI; schemes are amqp, amqps"),

@@ -153,6 +153,12 @@ def test_a_variable_that_is_mistyped_is_told(run: Run):
     assert stderr == 'amphora: AMPHORA_PREFECH means nothing; is AMPHORA_PREFETCH meant?\n'
 
 
+def test_the_name_of_the_files_variable_may_be_mistyped_too(run: Run):
+    stderr = run('config', AMPHORA_CONFG='/etc/amphora.toml').stderr
+
+    assert stderr == 'amphora: AMPHORA_CONFG means nothing; is AMPHORA_CONFIG meant?\n'
+
+
 # -- the other commands ------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,7 +12,7 @@ from amphora.amqp import Connection, Message
 from amphora.compression import compress
 from amphora.dead_letters import DELIVERIES, DELIVERY_COUNT, TIME, bury, dead_queue
 from amphora.testing import running_broker
-from tests.cli.conftest import LIMIT, Run, Terminal
+from tests.cli.conftest import AMPHORA, LIMIT, Run, Terminal
 from tests.parties import Server
 from tests.proxy import Proxy
 from tests.waiting import eventually
@@ -448,6 +449,17 @@ def test_dropping_without_a_terminal_has_to_be_meant(dead: Run, graveyard: Grave
     assert graveyard.count() == 1
     assert dead('--drop', '--yes') == (0, 'dropped 1 dead letter\n', '')
     assert graveyard.count() == 0
+
+
+def test_dropping_without_standard_input_needs_yes(service: str):
+    ended = subprocess.run(
+        ['sh', '-c', 'exec "$@" <&-', '-', *AMPHORA, 'dead', service, '--drop'], stderr=subprocess.PIPE
+    )
+
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        b'amphora: --drop asks first; where nobody can answer it needs --yes\n',
+    )
 
 
 def test_dropping_some_keeps_the_others(dead: Run, any_graveyard: Graveyard):
