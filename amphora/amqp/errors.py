@@ -199,13 +199,15 @@ def _by_code(base: type[Closed]) -> dict[int, type[Closed]]:
 
 _CONNECTION_ERRORS = _by_code(ConnectionClosed)
 _CHANNEL_ERRORS = _by_code(ChannelClosed)
+# What stands in the place of words that the broker did not say.
+_NO_WORDS = 'the broker gave no reason'
 
 
 def connection_error(code: int, text: str, class_id: int = 0, method_id: int = 0) -> Closed:
     """The exception for a ``connection.close`` with this reply code."""
-    return _CONNECTION_ERRORS.get(code, ConnectionClosed)(text, code, class_id, method_id)
+    return _CONNECTION_ERRORS.get(code, ConnectionClosed)(text or _NO_WORDS, code, class_id, method_id)
 
 
 def channel_error(code: int, text: str, class_id: int = 0, method_id: int = 0) -> Closed:
     """The exception for a ``channel.close`` with this reply code."""
-    return _CHANNEL_ERRORS.get(code, ChannelClosed)(text, code, class_id, method_id)
+    return _CHANNEL_ERRORS.get(code, ChannelClosed)(text or _NO_WORDS, code, class_id, method_id)

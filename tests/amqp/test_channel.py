@@ -463,6 +463,20 @@ def test_a_publisher_that_flow_holds_hears_of_its_channels_end() -> None:
             publisher.get(timeout=5)
 
 
+@pytest.mark.parametrize('code', [0, 404])
+def test_a_broker_that_gives_no_reason_is_told_of_too(code: int) -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.accept_channel()
+        peer.expect(commands.Queue.Declare)
+        peer.say(commands.Channel.Close(code, '', 0, 0), 1)
+        peer.last_words()
+
+    with ScriptedBroker(script) as broker, broker.connect() as connection:
+        with pytest.raises(ChannelClosed, match='^(404 )?the broker gave no reason$'):
+            connection.channel().queue.declare('a')
+
+
 # -- a broker that breaks the rules ------------------------------------------------------------------------------------
 
 
