@@ -473,8 +473,9 @@ def test_a_broker_that_gives_no_reason_is_told_of_too(code: int) -> None:
         peer.last_words()
 
     with ScriptedBroker(script) as broker, broker.connect() as connection:
-        with pytest.raises(ChannelClosed, match='^(404 )?the broker gave no reason$'):
-            connection.channel().queue.declare('a')
+        channel = connection.channel()
+        with pytest.raises(ChannelClosed, match='the broker gave no reason'):
+            channel.queue.declare('a')
 
 
 # -- a broker that breaks the rules ------------------------------------------------------------------------------------
