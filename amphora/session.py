@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import weakref
 from collections.abc import Callable
 from time import monotonic
@@ -36,6 +37,7 @@ logger = logging.getLogger('amphora.session')
 
 # Errors that the same attempt would meet again: whoever waits for the connection is told at once.
 _REFUSALS = (LoginRefused, NotAllowed, CertificateRefused)
+_LIMIT = re.compile(r'connection limit \(\d+\) is reached')
 # A connection that has lasted this long was a good one: the next trouble starts with short delays again. Seconds.
 _STABLE = 5.0
 # The longest delay before what has ended on a connection that goes on is made again, in seconds.
@@ -94,6 +96,8 @@ class Session:
         self._faults: dict[Record, AmqpError] = {}
         # Users that could not resume, of which the log knows.
         self._failing: set[User] = set()
+        # Whether the log knows that there is no connection.
+        self._told = False
         _sessions.add(self)
 
     def __repr__(self) -> str:
@@ -212,16 +216,13 @@ class Session:
     # -- the session's greenlet ----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        told = False
         while True:
             try:
                 connection = self._connect()
             except AmqpError as error:
-                # Once is news; the same every two seconds for a night is not.
-                logger.log(logging.DEBUG if told else logging.WARNING, '%s: %s; trying again', self._name, error)
-                told = self.away = True
-                self.trouble = str(error)
-                if isinstance(error, _REFUSALS):
+                self._failed(error)
+                self.away = True
+                if _is_refusal(error):
                     self._refuse(error)
             except Exception as error:
                 # A mistake in the options, or ours: whoever waits must hear of it, and this greenlet must live.
@@ -230,17 +231,23 @@ class Session:
                 self.trouble = '%s: %s' % (type(error).__name__, error)
                 self._refuse(ConnectionFailed('cannot connect: %s' % self.trouble))
             else:
-                told = self.away = False
+                self.away = False
                 try:
                     self._converge(connection)
                 except AmqpError as error:
-                    logger.warning('%s: %s', self._name, error)
+                    self._failed(error)
                 except Exception:
                     # A mistake of ours: the next connection may do better, and this greenlet must live.
                     logger.exception('%s: the connection is given up', self._name)
                 finally:
                     connection.close()
             gevent.sleep(self._backoff.next_delay(random.random()))
+
+    def _failed(self, error: AmqpError) -> None:
+        # Once is news; the same every two seconds for a night is not.
+        logger.log(logging.DEBUG if self._told else logging.WARNING, '%s: %s; trying again', self._name, error)
+        self._told = True
+        self.trouble = str(error)
 
     def _connect(self) -> Connection:
         """Connect to the first host that can be reached.
@@ -252,10 +259,10 @@ class Session:
         for options in self._settings.hosts:
             try:
                 return Connection(**{'name': self._name, **options})
-            except _REFUSALS as error:
-                refusal = last = error
             except (ConnectionFailed, Closed) as error:
                 last = error
+                if _is_refusal(error):
+                    refusal = error
         raise refusal or last
 
     def _converge(self, connection: Connection) -> None:
@@ -264,6 +271,8 @@ class Session:
 
         :raises AmqpError: when the connection ends in the middle of it.
         """
+        if connection.error is not None:  # the end came together with the last words of the handshake
+            raise connection.error.with_traceback(None)
         connection.close_listeners.append(lambda error: self._lost(connection, error))
         self._faults.clear()
         repairs = Backoff(cap=_REPAIR_CAP)
@@ -295,6 +304,7 @@ class Session:
         if self.connection is None:
             self.connection = connection
             self.trouble = None
+            self._told = False
             logger.info('%s: connected to %s:%d', self._name, connection.host, connection.port)
         self._ready.set()
 
@@ -353,7 +363,15 @@ class Session:
             user.suspend()
 
 
+def _is_refusal(error: AmqpError) -> bool:
+    # RabbitMQ has the same code where there are too many connections for now, maybe ones that it has yet to give up.
+    return isinstance(error, _REFUSALS) and _LIMIT.search(str(error)) is None
+
+
 def _work_on(connection: Connection, work: Callable[[Channel], object]) -> bool:
-    with connection.channel() as channel:
+    channel = connection.channel()
+    try:
         work(channel)
+    finally:
+        channel.abandon()  # the time may be over, and nobody needs the broker's answer
     return True
