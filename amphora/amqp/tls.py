@@ -78,6 +78,18 @@ class TlsTransport(Transport):
         # The peer's first words may have come together with the end of the handshake.
         self._loop.run_callback(self._decrypt, b'')
 
+    @property
+    def unsent(self) -> int:
+        """See `Transport`."""
+        return super().unsent + self._tls.held
+
+    def is_congested(self) -> bool:
+        """See `Transport`; what OpenSSL does not take now counts for itself."""
+        if self._tls.held > self.high_water:
+            self._was_congested = True
+            return True
+        return super().is_congested()
+
     def _decrypt(self, data: bytes) -> None:
         if self.closed:
             return
@@ -87,9 +99,12 @@ class TlsTransport(Transport):
         except ssl.SSLError as error:
             self._lose(error)
             return
-        if self._tls.wants_to_say and not self._push() and not self._armed:
-            self._armed = True
-            self._writer.start(self._writable)
+        if self._tls.wants_to_say:
+            if self._push():
+                self._drain()  # there may be room again
+            elif not self._armed:
+                self._armed = True
+                self._writer.start(self._writable)
         if plain:
             self._on_plain(plain)
         if ended:
@@ -105,6 +120,8 @@ class TlsEngine:
     def __init__(self, context: ssl.SSLContext, server_hostname: str | None) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
+        # What OpenSSL has not taken yet.
+        self._held = b''
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
 
     def handshake(self, sock: Any, peer: str) -> None:
@@ -140,9 +157,13 @@ class TlsEngine:
 
     def encrypt(self, data: bytes) -> bytes:
         """What to send for these bytes, and whatever TLS itself wants to say."""
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._object.write(rest) :]
+        rest = memoryview(self._held + data if self._held else data)
+        try:
+            while rest:
+                rest = rest[self._object.write(rest) :]
+        except ssl.SSLWantReadError:
+            pass  # the peer is negotiating anew, as TLS 1.2 may at any time: it has to say something first
+        self._held = bytes(rest)
         return self._outgoing.read()
 
     def decrypt(self, data: bytes) -> tuple[bytes, bool]:
@@ -163,5 +184,10 @@ class TlsEngine:
 
     @property
     def wants_to_say(self) -> bool:
-        """Whether TLS itself has something to send, such as a key update; `encrypt` of nothing gives it."""
-        return self._outgoing.pending > 0
+        """Whether there is something to send, such as a key update of TLS itself; `encrypt` of nothing gives it."""
+        return self._outgoing.pending > 0 or self.held > 0
+
+    @property
+    def held(self) -> int:
+        """Bytes that were to be encrypted and cannot be before the peer has said something."""
+        return len(self._held)

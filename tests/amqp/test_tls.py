@@ -5,20 +5,25 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
 from urllib.parse import quote
 
 import gevent
 import pytest
+from gevent import socket, subprocess
 from gevent.event import AsyncResult
 from gevent.ssl import SSLContext
 
 from amphora.amqp import CertificateRefused, Connection, ConnectionClosed, ConnectionFailed, LoginRefused, Message
+from amphora.amqp.tls import TlsEngine, TlsTransport
 from tests.amqp.certificates import Authority
 from tests.amqp.scripted import Peer, ScriptedBroker
-from tests.rabbitmq import HOST, RabbitNode
+from tests.proxy import Proxy
+from tests.rabbitmq import HOST, RabbitNode, free_ports
 from tests.stopwatch import Stopwatch
+from tests.waiting import eventually
 
 Secure = Callable[..., Connection]
 Login = tuple[Path, Path]
@@ -303,3 +308,43 @@ def test_bytes_that_are_no_tls_are_a_lost_connection(authority: Authority) -> No
         connection = broker.connect(ssl=authority.client_context())
         with pytest.raises(ConnectionClosed, match=r'was lost: .*SSL'):
             connection.channel().queue.declare('a')
+
+
+def test_what_is_written_while_the_peer_negotiates_anew_is_sent_afterwards(
+    authority: Authority, tmp_path: Path
+) -> None:
+    [port] = free_ports(1)
+    certificate, key = authority.issue('a server')
+    command = ['openssl', 's_server', '-tls1_2', '-accept', str(port), '-cert', str(certificate), '-key', str(key)]
+    heard = tmp_path / 'heard'
+    with heard.open('wb') as output, ExitStack() as stack:
+        server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
+        stack.callback(server.wait)
+        stack.callback(server.kill)
+        eventually(lambda: b'ACCEPT' in heard.read_bytes())
+        proxy = stack.enter_context(Proxy(port))
+        # So that much is written until the peer has had its say.
+        proxy.delay = 0.05
+        sock = socket.create_connection((HOST, proxy.port))
+        engine = TlsEngine(authority.client_context(), 'localhost')
+        engine.handshake(sock, 'the server')
+        lost: list[Exception] = []
+        transport = TlsTransport(sock, engine, lambda _: None, lost.append, lambda: None, 1_000_000)
+        transport.start()
+        transport.write(b'first\n')
+        eventually(lambda: b'first' in heard.read_bytes())
+
+        server.stdin.write(b'r\n')
+        server.stdin.flush()
+        most = 0
+        for number in range(100):
+            transport.write(b'line %d.\n' % number)
+            most = max(most, transport.unsent)
+            gevent.sleep(0.005)
+        eventually(lambda: lost or b'line 99.' in heard.read_bytes())
+
+        assert not lost
+        places = [heard.read_bytes().index(b'line %d.' % number) for number in range(100)]
+        assert places == sorted(places)
+        assert most > transport.unsent == 0
+        transport.close()
