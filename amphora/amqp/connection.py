@@ -226,7 +226,7 @@ class Connection:
             raise
 
     def _connect(self, context: SSLContext | None, high_water: int, server_hostname: str) -> Transport:
-        sock = socket.create_connection((self.host, self.port))
+        sock = self._dial()
         try:
             sock.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
             sock.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_KEEPALIVE, 1)
@@ -240,6 +240,26 @@ class Connection:
             return TlsTransport(sock, tls, *callbacks, high_water=high_water)
         finally:
             sock.close()  # the transport has taken the descriptor over; closes it when there is no transport
+
+    def _dial(self) -> Any:
+        """A socket to the first of the host's addresses that answers; one that does not leaves time for the others."""
+        until = monotonic() + self._connect_timeout
+        addresses = socket.getaddrinfo(self.host, self.port, 0, stdlib_socket.SOCK_STREAM)
+        while True:
+            family, kind, proto, _, address = addresses.pop(0)
+            sock = None
+            try:
+                sock = socket.socket(family, kind, proto)
+                # The last has what is left, which is watched over elsewhere.
+                sock.settimeout(max(0.01, (until - monotonic()) / (len(addresses) + 2)) if addresses else None)
+                sock.connect(address)
+                sock.settimeout(None)
+                return sock
+            except BaseException as error:
+                if sock is not None:
+                    sock.close()
+                if not (addresses and isinstance(error, OSError)):
+                    raise
 
     def _handshake(self, password: str) -> None:
         try:
@@ -256,16 +276,25 @@ class Connection:
         offered = start.mechanisms.decode(errors='replace').split()
         mechanism, response = log_in(self._auth_mechanisms, offered, self.user, password)
         self._expect(commands.Connection.Tune, commands.Connection.Secure)
-        self._say(
+        self.log_method('>', 0, commands.Connection.StartOk)
+        start_ok = frames.encode_method(
+            0,
             commands.Connection.StartOk,
             client_properties=describe_client(self.name, self._client_properties),
             mechanism=mechanism,
             response=response,
             locale='en_US',
         )
+        self.write(start_ok)
         try:
             tune = self._answer.get()
         except ConnectionFailed as error:
+            if self.error is not None and len(start_ok) > frames.FRAME_MIN_SIZE:
+                # RabbitMQ 4.1 takes twice as much, for tokens in place of passwords; before, it hangs up.
+                raise ConnectionFailed(
+                    '%s; most likely because login and client properties take %d bytes, and a broker need not take '
+                    'more than %d at this point' % (error, len(start_ok), frames.FRAME_MIN_SIZE)
+                ) from error
             # Our own timeout, with the socket still there; or a fault of the network: this broker would have said that
             # it refuses the login (https://www.rabbitmq.com/docs/auth-notification). An older one just hangs up.
             if self.error is None or self._can('authentication_failure_close'):
@@ -390,12 +419,13 @@ class Connection:
         if self._debug:
             logger.debug('%s:%d %s %d %s', self.host, self.port, direction, channel, method.name)
 
-    def forget(self, channel: Channel) -> None:
-        """A channel has ended; its number will be free again."""
+    def forget(self, channel: Channel, answered: bool = True) -> None:
+        """A channel has ended; its number will be free again, once the broker has said so."""
         if self._channels.get(channel.id) is channel:
-            del self._channels[channel.id]
             self._writable.set()  # whoever waits to publish on it waits in vain
-            self._retired.add(channel.id)
+            if answered:
+                del self._channels[channel.id]
+                self._retired.add(channel.id)
 
     # -- in the hub: nothing below may block ---------------------------------------------------------------------------
 
@@ -509,11 +539,12 @@ class Connection:
         if self.error is not None:
             return
         self.check_thread()
-        for channel in self._channels.values():
-            channel.acks.flush()
-        self._closing = True
-        self._expect(commands.Connection.CloseOk)
-        self._say(commands.Connection.Close, reply_code=200, reply_text='goodbye')
+        if not self._closing:  # otherwise another greenlet waits for the same answer
+            for channel in self._channels.values():
+                channel.acks.flush()
+            self._closing = True
+            self._expect(commands.Connection.CloseOk)
+            self._say(commands.Connection.Close, reply_code=200, reply_text='goodbye')
         self._answer.wait(timeout)
         self._end(ConnectionClosed('the connection was closed by this side'))
 

@@ -30,6 +30,9 @@ _LARGE, _SMALL = 131072, 16384
 # system calls that it saves.
 _JOIN = 131072
 
+# How often to read from a socket that can no longer be written to: more than it can hold.
+_LAST_READS = 1000
+
 _NOTHING = b''
 
 # The native ones, whether this program is monkey-patched or not: the writer is shared with the native heartbeat thread.
@@ -100,20 +103,22 @@ class Transport:
         if not self.closed:
             self._readable()
 
-    def _readable(self) -> None:
+    def _readable(self) -> bool:
+        """Hand on what has come; False when nothing has."""
         try:
             data = self._sock.recv(self._room)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError as error:
             self._lose(error)
-            return
+            return False
         if not data:
             self._lose(ConnectionResetError('the peer closed the socket'))
-            return
+            return False
         self._room = _LARGE if len(data) >= _SMALL else _SMALL
         self.last_received = monotonic()
         self._on_data(data)
+        return True
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -193,7 +198,7 @@ class Transport:
                 return self._transmit(self._encode(data))
         except OSError as error:
             # Whoever writes must not be entered again by what a loss sets off: it is told from the loop.
-            self._loop.run_callback(self._lose, error)
+            self._loop.run_callback(self._writing_failed, error)
             return True
 
     def _transmit(self, data: bytes) -> bool:
@@ -246,6 +251,13 @@ class Transport:
         # The native thread may have held the lock at the fork; it does not exist here.
         self._lock = _allocate_lock()
         self.close()
+
+    def _writing_failed(self, error: Exception) -> None:
+        # What the peer has said before it went is still there: why it went, and what it has confirmed.
+        for _ in range(_LAST_READS):
+            if self.closed or not self._readable():
+                break
+        self._lose(error)
 
     def _lose(self, error: Exception) -> None:
         if not self.closed:

@@ -8,13 +8,14 @@ import sys
 import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import quote
 
 import gevent
 import pytest
-from gevent import subprocess
-from gevent.event import AsyncResult
+from gevent import socket, subprocess
+from gevent.event import AsyncResult, Event
 from pamqp import commands
 
 from amphora.amqp import (
@@ -788,3 +789,78 @@ def test_an_error_whose_text_is_not_ascii_still_ends_the_connection() -> None:
 
     with ScriptedBroker(script) as broker, pytest.raises((Closed, ConnectionFailed)):
         broker.connect(connect_timeout=2)
+
+
+def test_what_the_broker_said_last_is_read_although_writing_fails() -> None:
+    said, go_on = Event(), Event()
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.accept_channel()
+        go_on.wait()
+        # At once, and not when what was sent before is acked: the reset would be first.
+        peer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        peer.say(commands.Connection.Close(320, 'CONNECTION_FORCED - shutdown', 0, 0))
+        # Ends with a reset, so that writing fails.
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+        peer.sock.close()
+        said.set()
+
+    with ScriptedBroker(script) as broker:
+        connection = broker.connect()
+        channel = connection.channel()
+        # As if this greenlet did not let the hub run.
+        connection._transport.pause()
+        go_on.set()
+        said.wait()
+        connection._transport.resume()
+        for _ in range(3):
+            channel.publish('', 'q', {}, b'x')
+
+        eventually(lambda: connection.closed)
+        assert isinstance(connection.error, ConnectionForced)
+
+
+def test_two_greenlets_that_close_it_both_hear_the_broker() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.expect(commands.Connection.Close)
+        gevent.sleep(0.1)
+        peer.say(commands.Connection.CloseOk())
+        gevent.sleep(5)
+
+    with ScriptedBroker(script) as broker:
+        connection = broker.connect()
+        closing = [gevent.spawn(connection.close, 30) for _ in range(2)]
+
+        assert len(gevent.joinall(closing, timeout=5)) == 2
+
+
+def test_a_login_larger_than_the_broker_takes_is_named_as_the_reason(connect: Connect) -> None:
+    with pytest.raises(ConnectionFailed, match=r'login and client properties take 5\d\d\d bytes'):
+        connect(client_properties={'token': 'x' * 5000})
+
+
+def test_where_the_first_of_a_names_addresses_is_silent_the_others_are_tried(
+    rabbit: RabbitNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = '127.0.0.2'
+    usual = socket.getaddrinfo
+
+    def both(host: str, port: int, *how: Any) -> list[Any]:
+        hosts = [silent, HOST] if host == 'both' else [host]
+        return [address for each in hosts for address in usual(each, port, *how)]
+
+    monkeypatch.setattr(socket, 'getaddrinfo', both)
+    with ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket())
+        listener.bind((silent, rabbit.port))
+        listener.listen(0)
+        # Its queue is full with these: it answers no more.
+        for _ in range(3):
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex((silent, rabbit.port))
+
+        with Connection('both', rabbit.port, connect_timeout=6) as connection:
+            assert not connection.closed
