@@ -67,11 +67,13 @@ class WaitedPublication:
 class Confirms:
     """Publishes by delivery tag, from the moment before they are written until the broker has answered."""
 
-    __slots__ = ('_open', '_published')
+    __slots__ = ('_open', '_published', '_wanted')
 
     def __init__(self) -> None:
         self._published = 0
         self._open: dict[int, Publication | None] = {}
+        # Whether anybody has ever wanted to know.
+        self._wanted = False
 
     def __len__(self) -> int:
         return len(self._open)
@@ -80,6 +82,8 @@ class Confirms:
         """Count a publish that is about to be written; gives its delivery tag. None: nobody wants to know."""
         self._published = tag = self._published + 1
         self._open[tag] = publication
+        if publication is not None:
+            self._wanted = True
         return tag
 
     def settle(self, tag: int, multiple: bool, acked: bool) -> None:
@@ -108,6 +112,8 @@ class Confirms:
         """
         info = message.return_info
         assert info is not None
+        if not self._wanted:
+            return  # to look through all for each that is returned takes long when all are
         message_id = message.properties.get('message_id')
         for publication in self._open.values():
             if (

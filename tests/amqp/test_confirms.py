@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import gevent
 import pytest
 from gevent.event import Event
@@ -338,3 +340,15 @@ def test_a_publication_may_publish_again_while_it_is_told() -> None:
 
     assert again.is_set()
     assert len(confirms) == 2
+
+
+def test_what_each_return_takes_does_not_grow_with_how_many_there_are(confirming: Channel) -> None:
+    def take(count: int) -> float:
+        began = time.process_time()
+        for _ in range(count):
+            confirming.basic.publish(Message('x'), '', 'nowhere', mandatory=True)
+        eventually(lambda: not confirming.confirms, 60)
+        return (time.process_time() - began) / count
+
+    few = take(1000)
+    assert take(20_000) < 5 * few
