@@ -108,16 +108,22 @@ class Channel:
     # -- methods and their answers -------------------------------------------------------------------------------------
 
     def call(
-        self, method: Method, *answers: Method, on_written: Callable[[], None] | None = None, **fields: Any
+        self,
+        method: Method,
+        *answers: Method,
+        on_written: Callable[[], None] | None = None,
+        on_late: Callable[[Any], object] | None = None,
+        **fields: Any,
     ) -> Any:
         """Send a method and wait for one of its answers; waits its turn when another greenlet is waiting for one.
 
         :param on_written: called as soon as the method is written, when what follows it is already under its effect.
+        :param on_late: called in the hub with the answer when the greenlet has given up waiting for it.
         :returns: the answer as an object of `pamqp.commands`; for ``basic.get-ok`` the pair of it and the message.
         :raises ValueError: when a field cannot be encoded; nothing was sent then.
         :raises Closed: when the channel or the connection ends before the answer, or has ended already.
         """
-        data = frames.encode_method(self.id, method, **fields)
+        data = self._encode(method, fields)
         self.connection.check_thread()
         with self._turn:
             self.check_open()
@@ -127,7 +133,27 @@ class Channel:
             self.connection.write(data)
             if on_written is not None:
                 on_written()
-            return answer.get()
+            try:
+                return answer.get()
+            except BaseException:
+                if on_late is not None:
+                    answer.rawlink(lambda late: on_late(late.value) if late.successful() else None)
+                raise
+
+    def ask(self, method: Method, answer: Method, on_answer: Callable[[Any], object], **fields: Any) -> None:
+        """Send a method and go on; unlike for `call` this greenlet need not wait its turn.
+
+        :param on_answer: called in the hub with the answer.
+        :raises ValueError, Closed: as for `send`.
+        """
+        data = self._encode(method, fields)
+        self.connection.check_thread()
+        self.check_open()
+        waiter: AsyncResult[Any] = AsyncResult()
+        waiter.rawlink(lambda late: on_answer(late.value) if late.successful() else None)
+        self._outstanding.append(((answer,), waiter))
+        self.connection.log_method('>', self.id, method)
+        self.connection.write(data)
 
     def send(self, method: Method, **fields: Any) -> None:
         """Send a method that has no answer, or whose answer was declined with ``nowait``.
@@ -135,11 +161,18 @@ class Channel:
         :raises ValueError: when a field cannot be encoded; nothing was sent then.
         :raises Closed: when the channel has ended.
         """
-        data = frames.encode_method(self.id, method, **fields)
+        data = self._encode(method, fields)
         self.connection.check_thread()
         self.check_open()
         self.connection.log_method('>', self.id, method)
         self.connection.write(data)
+
+    def _encode(self, method: Method, fields: dict[str, Any]) -> bytes:
+        data = frames.encode_method(self.id, method, **fields)
+        if len(data) > self._frame_max:  # RabbitMQ would end the connection for it
+            text = '%s takes %d bytes; a frame holds at most %d'
+            raise ValueError(text % (method.name, len(data), self._frame_max))
+        return data
 
     def sync(self) -> None:
         """Block until the broker has dealt with all that was written on this channel before, such as acks.
@@ -360,9 +393,14 @@ class Channel:
     def _answer(self, method: base.Frame, value: Any) -> None:
         if self._closing:
             return
-        if not self._outstanding or not isinstance(method, self._outstanding[0][0]):
-            raise CommandInvalid('%s on channel %d, where it answers nothing' % (method.name, self.id))
-        self._outstanding.popleft()[1].set(value)
+        for at, (answers, answer) in enumerate(self._outstanding):
+            if isinstance(method, answers):
+                del self._outstanding[at]
+                answer.set(value)
+                return
+            if answers[0] not in _OVERTAKEN:
+                break
+        raise CommandInvalid('%s on channel %d, where it answers nothing' % (method.name, self.id))
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -380,7 +418,7 @@ class Channel:
         self.close_listeners.append(lambda _: ended.set(None))
         self.abandon()
         ended.wait(timeout)
-        self.end(ChannelClosed('the channel was closed by this side'))
+        self.end(ChannelClosed('the channel was closed by this side'), answered=False)
 
     def abandon(self) -> None:
         """Close the channel without waiting: whoever wanted it has given up."""
@@ -396,12 +434,16 @@ class Channel:
         if self.confirms is None:
             self.confirms = Confirms()
 
-    def end(self, error: Exception) -> None:
-        """The channel has ended: tell everybody who waits for something. Called in the hub, once."""
+    def end(self, error: Exception, answered: bool = True) -> None:
+        """The channel has ended: tell everybody who waits for something, once.
+
+        :param answered: False: the broker's word on it is still to come, and must not be taken for one on the next
+            channel of this number.
+        """
+        self.connection.forget(self, answered)
         if self.error is not None:
             return
         self.error = error
-        self.connection.forget(self)
         self.flowing.set()
         consumers, self.consumers = self.consumers, {}
         for consumer in consumers.values():
@@ -413,5 +455,9 @@ class Channel:
             self.confirms.lose(error)
         tell(self.close_listeners, error)
 
+
+# The queue gives them, not RabbitMQ's channel, which may answer what was sent later before. Who gave up waiting for one
+# does not wait for it before he goes on.
+_OVERTAKEN = frozenset((commands.Basic.ConsumeOk, commands.Basic.CancelOk))
 
 _WITH_CONTENT = frozenset((frames.BASIC_DELIVER, frames.BASIC_GET_OK, frames.BASIC_RETURN))

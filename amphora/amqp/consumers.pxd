@@ -17,3 +17,7 @@ cdef class DirectConsumer(AnyConsumer):
 
 cdef class Consumer(AnyConsumer):
     cdef object _callback, _greenlet, _queue, _take
+
+
+cdef class UnwantedConsumer(AnyConsumer):
+    cdef object _give_back

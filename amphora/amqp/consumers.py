@@ -148,6 +148,29 @@ class Consumer(AnyConsumer):
             self._queue.put(None)
 
 
+class UnwantedConsumer(AnyConsumer):
+    """Stands in for one that was given up while the broker started it, until it is cancelled.
+
+    :param give_back: called in the hub with each delivery tag; None: deliveries need no ack.
+    """
+
+    __slots__ = ('_give_back',)
+
+    def __init__(self, tag: str, give_back: Callable[[int], None] | None) -> None:
+        super().__init__(tag, None)
+        self._give_back = give_back
+
+    def deliver(
+        self, method: bytes, delivery_tag: int, redelivered: bool, at: int, properties: dict[str, Any], body: bytes
+    ) -> None:
+        """See `AnyConsumer`."""
+        if self._give_back is not None:
+            self._give_back(delivery_tag)
+
+    def stop(self) -> None:
+        """See `AnyConsumer`."""
+
+
 def _report(callback: Callable[..., object]) -> None:
     # One bad message must not end the consumer, nor the connection it came on; gevent's hub prints the traceback, as
     # for any greenlet.

@@ -59,10 +59,11 @@ def short_string(text: str, what: str) -> bytes:
     return bytes((len(raw),)) + raw
 
 
-def read_short_string(payload: bytes, at: int) -> tuple[str, int]:
+def read_short_string(payload: bytes, at: int, errors: str = 'strict') -> tuple[str, int]:
     """Decode the short string at an offset; gives the text and the offset behind it.
 
-    :raises SyntaxError_: when it is not UTF-8.
+    :param errors: what to do where it is not UTF-8, as for `bytes.decode`.
+    :raises SyntaxError_: when it is not UTF-8, unless `errors` says otherwise.
     :raises FrameError: when it does not fit into the payload.
     """
     try:
@@ -72,7 +73,7 @@ def read_short_string(payload: bytes, at: int) -> tuple[str, int]:
     if end > len(payload):
         raise FrameError('a short string of %d bytes is longer than its frame' % (end - at - 1))
     try:
-        return payload[at + 1 : end].decode(), end
+        return payload[at + 1 : end].decode(errors=errors), end
     except UnicodeDecodeError as error:
         raise SyntaxError_('a short string is not UTF-8: %s' % error) from error
 
@@ -144,7 +145,10 @@ def _value(value: Any, what: str) -> bytes:
     if isinstance(value, (bytes, bytearray)):
         return b'x' + _pack_length(len(value)) + value
     if isinstance(value, datetime):
-        return _timestamp.pack(b'T', max(0, int(value.timestamp())))
+        seconds = int(value.timestamp())
+        if seconds < 0:
+            raise ValueError('%s cannot be encoded: %s is before 1970' % (what, value))
+        return _timestamp.pack(b'T', seconds)
     if isinstance(value, Decimal):
         return _decimal_value(value, what)
     raise ValueError('%s cannot be encoded: a table holds no %s' % (what, type(value).__name__))
@@ -152,7 +156,7 @@ def _value(value: Any, what: str) -> bytes:
 
 def _decimal_value(value: Decimal, what: str) -> bytes:
     sign, digits, exponent = value.as_tuple()
-    if not isinstance(exponent, int):
+    if not isinstance(exponent, int) or exponent > 10:  # 32 bits hold no more digits, and 10 ** 10 ** 9 takes for ever
         raise ValueError('%s cannot be encoded: a table holds no %s' % (what, value))
     unscaled = int(''.join(map(str, digits))) * 10 ** max(0, exponent) * (-1 if sign else 1)
     try:

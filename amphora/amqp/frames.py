@@ -244,6 +244,16 @@ def _encode_field(kind: str, value: Any, what: str) -> bytes:
         raise ValueError('%s cannot be encoded: %s' % (what, error)) from error
 
 
+# RabbitMQ cuts a long reply text wherever the room ends, also in the middle of a letter. And a routing key may be any
+# bytes: what another client has published with it must not cost us the connection.
+_NOT_UTF_8 = {
+    (commands.Connection.Close, 'reply_text'): 'replace',
+    (commands.Channel.Close, 'reply_text'): 'replace',
+    (commands.Basic.Return, 'reply_text'): 'replace',
+    (commands.Basic.GetOk, 'routing_key'): 'surrogateescape',
+}
+
+
 def decode_method(payload: bytes) -> base.Frame:
     """Decode the payload of a method frame into an object of `pamqp.commands`.
 
@@ -267,7 +277,7 @@ def decode_method(payload: bytes) -> base.Frame:
             if bit:
                 at, bit = at + 1, 0
             if field == 'shortstr':
-                value, at = read_short_string(payload, at)
+                value, at = read_short_string(payload, at, _NOT_UTF_8.get((kind, name), 'strict'))
             elif field == 'table':
                 value, at = read_field_table(payload, at)
             elif field == 'longstr':

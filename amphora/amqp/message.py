@@ -40,8 +40,8 @@ class DeliveryInfo(Struct, eq=False):
 
     @property
     def routing_key(self) -> str:
-        """The routing key it was published with."""
-        return read_short_string(self.method, read_short_string(self.method, self.at)[1])[0]
+        """The routing key it was published with; what is not UTF-8 in it is kept by way of ``surrogateescape``."""
+        return read_short_string(self.method, read_short_string(self.method, self.at)[1], 'surrogateescape')[0]
 
     def __repr__(self) -> str:
         return '<DeliveryInfo %d%s exchange=%r routing_key=%r>' % (

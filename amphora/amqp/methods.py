@@ -10,13 +10,16 @@ Source: AMQP 0-9-1 (https://www.rabbitmq.com/amqp-0-9-1-reference); the shape is
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import gevent
 from pamqp import commands
 
 from amphora.amqp.confirms import WaitedPublication
-from amphora.amqp.consumers import AnyConsumer, Consumer
+from amphora.amqp.consumers import AnyConsumer, Consumer, UnwantedConsumer
+from amphora.amqp.errors import Closed
 from amphora.amqp.message import Message
 
 if TYPE_CHECKING:
@@ -286,22 +289,60 @@ class BasicMethods(_Methods):
 
         :param fields: of ``basic.consume``.
         """
+        fields['consumer_tag'] = consumer.tag
+        written = False
+
+        def on_written() -> None:
+            nonlocal written
+            written = True
+
         # Registered before it is written: the first delivery may come with the answer.
         self._channel.consumers[consumer.raw_tag] = consumer
         try:
-            self._say(nowait, commands.Basic.Consume, commands.Basic.ConsumeOk, consumer_tag=consumer.tag, **fields)
+            if nowait:
+                self._channel.send(commands.Basic.Consume, nowait=True, **fields)
+            else:
+                self._channel.call(
+                    commands.Basic.Consume,
+                    commands.Basic.ConsumeOk,
+                    on_written=on_written,
+                    # Not before: RabbitMQ 3.10 ends the channel with 541 when a cancel overtakes its consume-ok.
+                    on_late=lambda _: gevent.spawn(self._cancel_unwanted, consumer.tag),
+                    **fields,
+                )
         except BaseException:
             self._channel.consumers.pop(consumer.raw_tag, None)
             consumer.stop()
+            if written and not self._channel.closed:
+                # Given up, but the broker starts it.
+                unwanted = UnwantedConsumer(consumer.tag, None if fields.get('no_ack') else self._give_back)
+                self._channel.consumers[consumer.raw_tag] = unwanted
             raise
+
+    def _cancel_unwanted(self, tag: str) -> None:
+        with suppress(Closed):
+            self.cancel(tag)
+
+    def _give_back(self, delivery_tag: int) -> None:
+        with suppress(Closed):  # the broker takes it back by itself
+            self.nack(delivery_tag)
 
     def cancel(self, consumer_tag: str, nowait: bool = False) -> None:
         """End a consumer. What was delivered before the broker's answer is still handed over."""
-        raw = consumer_tag.encode()
-        self._say(nowait, commands.Basic.Cancel, commands.Basic.CancelOk, consumer_tag=consumer_tag)
-        consumer = self._channel.consumers.pop(raw, None)
-        if consumer is not None:
-            consumer.stop()
+        channel, raw = self._channel, consumer_tag.encode()
+        consumer = channel.consumers.get(raw)
+
+        def end(_: object) -> None:
+            if consumer is not None:
+                if channel.consumers.get(raw) is consumer:  # not one that was started since
+                    del channel.consumers[raw]
+                consumer.stop()
+
+        if nowait:
+            # The broker does answer: until then it delivers, and what nobody took would stay unacked.
+            channel.ask(commands.Basic.Cancel, commands.Basic.CancelOk, on_answer=end, consumer_tag=consumer_tag)
+        else:
+            end(channel.call(commands.Basic.Cancel, commands.Basic.CancelOk, consumer_tag=consumer_tag))
 
     def publish(
         self,
@@ -342,8 +383,18 @@ class BasicMethods(_Methods):
         :param no_ack: False: it must be acked (its `delivery_info.delivery_tag`); True: the broker forgets it at once.
         :raises NotFound: the queue does not exist.
         """
+
+        def on_late(answer: Any) -> None:
+            if isinstance(answer, tuple) and not no_ack:
+                self._give_back(answer[0].delivery_tag)
+
         answer = self._channel.call(
-            commands.Basic.Get, commands.Basic.GetOk, commands.Basic.GetEmpty, queue=queue, no_ack=no_ack
+            commands.Basic.Get,
+            commands.Basic.GetOk,
+            commands.Basic.GetEmpty,
+            on_late=on_late,
+            queue=queue,
+            no_ack=no_ack,
         )
         if not isinstance(answer, tuple):
             return None

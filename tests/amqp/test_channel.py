@@ -12,8 +12,9 @@ import pytest
 from gevent.event import AsyncResult, Event
 from pamqp import commands
 
-from amphora.amqp import Channel, ChannelClosed, Connection, Message, NotFound, PreconditionFailed
+from amphora.amqp import Channel, ChannelClosed, Connection, Message, NotFound, PreconditionFailed, frames
 from amphora.amqp.errors import CommandInvalid, NoConsumers
+from amphora.amqp.properties import encode_header
 from tests.amqp.conftest import Connect
 from tests.amqp.scripted import Peer, ScriptedBroker, content_header, delivery, method, raw_frame
 from tests.rabbitmq import RabbitNode
@@ -463,6 +464,18 @@ def test_a_publisher_that_flow_holds_hears_of_its_channels_end() -> None:
             publisher.get(timeout=5)
 
 
+@pytest.mark.parametrize('name', ['x' + 'é' * 120, '日' * 80], ids=['two bytes', 'three bytes'])
+def test_a_text_that_the_broker_has_cut_in_the_middle_of_a_letter_costs_its_channel_only(
+    connection: Connection, name: str
+) -> None:
+    channel = connection.channel()
+
+    with pytest.raises(NotFound):
+        channel.queue.declare(name, passive=True)
+
+    assert usable(connection)
+
+
 @pytest.mark.parametrize('code', [0, 404])
 def test_a_broker_that_gives_no_reason_is_told_of_too(code: int) -> None:
     def script(peer: Peer) -> None:
@@ -580,3 +593,55 @@ def test_a_body_and_properties_may_be_of_derived_classes(channel: Channel) -> No
 
     got = channel.basic.get(queue, no_ack=True)
     assert (got.body, got.properties) == (b'packed', {'type': 'kind'})
+
+
+def test_a_method_larger_than_a_frame_is_refused_before_it_is_sent(connection: Connection, channel: Channel) -> None:
+    with pytest.raises(ValueError, match=r'Queue.Declare takes 200\d\d\d bytes; a frame holds at most 131072'):
+        channel.queue.declare(exclusive=True, arguments={'x-long': 'a' * 200_000})
+
+    channel.sync()
+    assert usable(connection)
+
+
+def test_a_message_whose_routing_key_is_not_utf8_can_be_got(channel: Channel, queue: str) -> None:
+    channel.exchange.declare(queue, 'fanout', auto_delete=True)
+    channel.queue.bind(queue, queue)
+    key = b'caf\xe9'
+    publish = frames.BASIC_PUBLISH + b'\0\0' + bytes((len(queue),)) + queue.encode() + bytes((len(key),)) + key + b'\0'
+    channel.connection.write(
+        frames.frame(frames.METHOD, channel.id, publish)
+        + encode_header(channel.id, 1, {})
+        + raw_frame(3, channel.id, b'x')
+    )
+    channel.sync()
+
+    message = channel.basic.get(queue, no_ack=True)
+
+    assert message.body == b'x'
+    assert message.delivery_info.routing_key.encode(errors='surrogateescape') == key
+
+
+def test_a_number_is_not_used_again_before_the_broker_has_said_that_its_channel_is_closed() -> None:
+    def script(peer: Peer) -> int:
+        peer.accept(channel_max=2)
+        peer.accept_channel(1)
+        peer.expect(commands.Channel.Close)
+        peer.accept_channel(2)
+        peer.expect(commands.Channel.Close)
+        peer.say(commands.Channel.CloseOk(), 2)
+        number = int.from_bytes(peer.read_raw()[1:3], 'big')
+        peer.say(commands.Channel.CloseOk(), 1)
+        peer.say(commands.Channel.OpenOk(), number)
+        peer.expect(commands.Queue.Declare)
+        peer.say(commands.Queue.DeclareOk('q', 0, 0), number)
+        peer.accept_channel(1)
+        peer.last_words()
+        return number
+
+    with ScriptedBroker(script) as broker:
+        with broker.connect() as connection:
+            connection.channel().close(timeout=0.1)
+            connection.channel().close()
+            assert connection.channel().queue.declare('q').queue == 'q'
+            assert connection.channel().id == 1
+        assert broker.result() == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from datetime import datetime, timezone
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -107,3 +109,14 @@ def test_what_nests_without_end_is_a_frame_error(kind: bytes) -> None:
 def test_an_array_longer_than_its_table_is_a_frame_error_at_once(length: int) -> None:
     with pytest.raises(FrameError, match='longer than its frame or table'):
         fields.read_field_table(sized(b'\x01aA' + struct.pack('>I', length) + b't\x01' * 5), 0)
+
+
+def test_a_moment_before_1970_is_refused_and_does_not_become_another() -> None:
+    with pytest.raises(ValueError, match='is before 1970'):
+        fields.field_table({'born': datetime(1969, 7, 20, tzinfo=timezone.utc)}, 'headers')
+
+
+@pytest.mark.limit(5)
+def test_a_decimal_of_millions_of_digits_is_refused_without_writing_them_down() -> None:
+    with pytest.raises(ValueError, match=r'a table holds no 1E\+30000000'):
+        fields.field_table({'x': Decimal('1E+30000000')}, 'headers')
