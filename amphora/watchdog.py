@@ -57,22 +57,18 @@ class _Watched(ABC):
             logger.warning('the %s is free again after %.1f s', self._name, monotonic() - pinged)
         self._limit = LIMIT
 
-    def look(self) -> None:
+    def look(self) -> str | None:
         """In the native thread: ping it, or say what holds it."""
         if self._pinged is None:
             self._pinged = monotonic()
             self._ping()
-            return
+            return None
         held = monotonic() - self._pinged
-        if held >= self._limit:
-            self._limit = 2 * held
-            logger.warning(
-                '%s has held the %s for %.1f s, and %s runs meanwhile',
-                _describe(sys._current_frames().get(self._thread)),
-                self._name,
-                held,
-                self._others,
-            )
+        if held < self._limit:
+            return None
+        self._limit = 2 * held
+        holder = _describe(sys._current_frames().get(self._thread))
+        return '%s has held the %s for %.1f s, and %s runs meanwhile' % (holder, self._name, held, self._others)
 
 
 class _Hub(_Watched):
@@ -177,8 +173,10 @@ class Watchdog:
                     self._running = False
                     return
                 # Under the lock: a watcher that was closed must not be sent to.
-                for watched in (*self._hubs.values(), *self._loops.values()):
-                    watched.look()
+                said = [watched.look() for watched in (*self._hubs.values(), *self._loops.values())]
+            # Not under it: a handler of the log may wait for a greenlet of the thread that waits for the lock.
+            for text in filter(None, said):
+                logger.warning('%s', text)
             _sleep(_INTERVAL)
 
 

@@ -1,0 +1,35 @@
+"""The watchdog's own thread: it is in nobody's way."""
+
+import sys
+
+from gevent import subprocess
+
+# A handler that sends what it is given over a socket waits for the hub like this, and holds its lock meanwhile.
+PROGRAM = """
+from gevent import monkey
+monkey.patch_all()
+
+import logging, time
+import gevent
+from amphora.watchdog import watchdog
+
+class Sending(logging.Handler):
+    def emit(self, record):
+        gevent.sleep(0.2)
+
+logging.getLogger().addHandler(Sending())
+watchdog.watch()
+gevent.sleep(0.6)
+other = gevent.spawn(logging.getLogger('other').warning, 'text')
+gevent.sleep(0.01)
+end = time.monotonic() + 1.6
+while time.monotonic() < end:
+    pass
+watchdog.unwatch()
+other.join()
+print('went on')
+"""
+
+
+def test_its_line_does_not_stand_in_the_way_of_whom_it_is_about() -> None:
+    assert subprocess.check_output([sys.executable, '-c', PROGRAM], timeout=30) == b'went on\n'
