@@ -88,7 +88,9 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     while isinstance(annotated, functools.partial):
         annotated = annotated.func
     if isinstance(annotated, type):
-        annotated = inspect.getattr_static(annotated, '__init__')
+        made = inspect.getattr_static(annotated, '__init__')
+        # Named tuples and Structs have none of their own: they are made of their fields.
+        annotated = made if inspect.isfunction(made) else annotated
     elif not inspect.isroutine(annotated):
         annotated = type(annotated).__call__
     try:

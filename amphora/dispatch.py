@@ -98,6 +98,13 @@ class FunctionTable:
         else:
             self.async_names.discard(name)
 
+    def discard(self, name: str) -> None:
+        """Forget a function, if there is one of that name."""
+        self._functions.pop(name, None)
+        self._calls.pop(name, None)
+        self._options.pop(name, None)
+        self.async_names.discard(name)
+
     def _limit(self, call: Function, seconds: float) -> Function:
         if self._limited is None:
             raise TypeError('nothing here limits the time of functions such as %r' % (call,))
@@ -127,6 +134,10 @@ class FunctionTable:
         except Misfit as misfit:
             logger.warning('a wrong call of %s: %s', request.function, misfit)
             return Reply(request.id, error=WrongRequest('%s: %s' % (request.function, misfit)))
+        except WrongRequest as error:
+            # Of a call that the function has made itself: to its own caller this must not say that it did not run.
+            logger.warning('%s raised WrongRequest', request.function, exc_info=True)
+            return Reply(request.id, error=RemoteException('NestedWrongRequest', error.args))
         except BaseException as error:  # SystemExit, GreenletExit and gevent.Timeout end a call, not the server
             logger.warning('%s raised %s', request.function, type(error).__name__, exc_info=True)
             if logger.isEnabledFor(logging.DEBUG):

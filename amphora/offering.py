@@ -6,7 +6,7 @@ Knows functions and their options; not where requests for them come from.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from amphora.dispatch import FunctionTable
@@ -67,8 +67,9 @@ class Offering:
             func, name = None, func
         if func is None:
             return lambda decorated: self.add_function(decorated, name, **options)
-        self._functions.add(func, name_of(func) if name is None else name, options_of(func).but(options))
-        self._offered()
+        name = name_of(func) if name is None else name
+        self._functions.add(func, name, options_of(func).but(options))
+        self._offer([name])
         return func
 
     def add_object(self, obj: object, name: str | None = None) -> list[str]:
@@ -118,15 +119,27 @@ class Offering:
         return self._add_functions(plugin_functions(directory))
 
     def _add_functions(self, functions: Mapping[str, Callable[..., Any]]) -> list[str]:
-        try:
+        # All of them or none: one may be impossible.
+        for table in (FunctionTable(limited, self._awaited), self._functions):
             for name, function in functions.items():
-                self._functions.add(function, name, options_of(function))
-        finally:
-            self._offered()
+                table.add(function, name, options_of(function))
+        self._offer(functions)
         return list(functions)
 
+    def _offer(self, added: Iterable[str]) -> None:
+        try:
+            self._offered()
+        except ValueError:
+            # A name that no queue can have would stand in the way of all that is added later.
+            for name in added:
+                self._functions.discard(name)
+            raise
+
     def _offered(self) -> None:
-        """Something was added; called once for all that one call adds."""
+        """Something was added; called once for all that one call adds.
+
+        :raises ValueError: it cannot be offered.
+        """
 
     def _awaited(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
         if self._coroutines is None:

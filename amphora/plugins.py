@@ -31,7 +31,7 @@ def plugin_functions(directory: str | os.PathLike[str]) -> dict[str, Callable[..
         raise FileNotFoundError('there is no directory %s to load plugins from' % place)
     if not place.is_dir():
         raise NotADirectoryError('%s is no directory to load plugins from' % place)
-    files = sorted(path for path in place.glob(PATTERN) if path.is_file())
+    files = sorted(path for path in place.glob(PATTERN) if path.is_file() or not path.exists())
     if not files:
         raise FileNotFoundError('there is no file %s in %s' % (PATTERN, place))
     found: dict[str, Callable[..., Any]] = {}

@@ -184,7 +184,8 @@ def _from_namespace(namespace: object) -> dict[str, Function]:
         if not callable(value) or isinstance(value, type) or (name.startswith('_') and not listed):
             continue
         # What a module has imported is not its own.
-        if not listed and isinstance(namespace, ModuleType) and value.__module__ != namespace.__name__:
+        home = getattr(value, '__module__', None)  # which methods of built-in classes have not
+        if not listed and isinstance(namespace, ModuleType) and home != namespace.__name__:
             continue
         named[options_of(value).name or name] = value
     if not named:

@@ -6,7 +6,7 @@ import functools
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal, NamedTuple, Optional
 
 import msgspec
 import pytest
@@ -218,3 +218,17 @@ def test_a_class_is_validated_by_what_it_is_made_of() -> None:
 
     assert fitted(Same, 'bolt', 2.5) == Same('bolt', 2.5)
     assert misfit(Point, 'one') == "argument 'x': Expected `int`, got `str`"
+
+
+class Place(NamedTuple):
+    x: int
+    y: int = 0
+
+
+class Spot(msgspec.Struct):
+    x: int
+
+
+def test_classes_that_have_no_init_of_their_own_are_made_of_their_fields():
+    assert fitted(Place, 1) == Place(1)
+    assert misfit(Spot, 'a') == misfit(Place, 'a') == "argument 'x': Expected `int`, got `str`"

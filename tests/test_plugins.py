@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from amphora import AmqpRpcServer
 from amphora.arguments import Arguments
 from amphora.plugins import plugin_functions
 
@@ -146,3 +147,24 @@ def test_two_plugins_with_functions_of_one_name_are_named(directory):
 
     with pytest.raises(ValueError, match=f"{paths[0]} and {paths[1]}: both have a function 'same'"):
         plugin_functions(directory)
+
+
+def test_one_that_leads_nowhere_is_named(directory):
+    write(directory, 'plugin_a.py', 'a')
+    (directory / 'plugin_b.py').symlink_to(directory / 'gone.py')
+
+    with pytest.raises(ImportError, match='plugin_b'):
+        plugin_functions(directory)
+
+
+def test_when_one_of_the_functions_cannot_be_offered_none_is(directory):
+    write(directory, 'plugin_a.py', 'a')
+    (directory / 'plugin_b.py').write_text(
+        'import amphora\n\n@amphora.function(validate=True)\ndef b(x: complex):\n    return 1\n'
+    )
+    server = AmqpRpcServer('plugins')
+
+    with pytest.raises(TypeError, match='complex'):
+        server.load_plugins(directory)
+
+    assert list(server._functions) == []

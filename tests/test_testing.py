@@ -495,3 +495,17 @@ def test_every_public_name_can_be_had():
         assert getattr(amphora, name).__name__ == name
     with pytest.raises(AttributeError, match="module 'amphora' has no attribute 'Client'"):
         _ = amphora.Client
+
+
+def test_a_module_may_hold_methods_of_builtin_classes():
+    module = ModuleType('sums')
+    module.upper = str.upper
+
+    def add(x, y):
+        return x + y
+
+    add.__module__ = 'sums'
+    module.add = add
+
+    with running_server(module) as client:
+        assert client.call.add(1, 2) == 3

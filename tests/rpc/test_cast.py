@@ -309,3 +309,19 @@ def test_a_client_that_is_stopped_at_once_has_sent_its_tasks(server: Server, ser
     server(named={'note': done.append})
 
     assert eventually(lambda: done == [1])
+
+
+def test_a_task_whose_own_call_was_wrong_is_tried_again(serving: Server, client: Client, service: str) -> None:
+    inner = serving(service=service + '.inner')
+    calling = client(service=service + '.inner')
+    done: list[bool] = []
+
+    def task() -> None:
+        calling.call.step()
+
+    serving(task, on_failure='requeue')
+    client().cast.task()
+    gevent.sleep(0.5)
+    inner.add_function(lambda: done.append(True), name='step')
+
+    assert eventually(lambda: done, 10)

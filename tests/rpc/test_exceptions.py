@@ -223,3 +223,23 @@ def test_all_that_amphora_raises_has_one_base_except_what_functions_raise() -> N
     for name in ('NotSent', 'Unroutable', 'QueueFull'):
         assert issubclass(getattr(amphora, name), NoResult)
     assert not issubclass(amphora.IgnoreRequest, AmphoraError)
+
+
+def test_a_wrong_request_of_the_functions_own_does_not_say_that_it_did_not_run(
+    server: Server, client: Client, service: str
+) -> None:
+    server(service=service + '.inner')
+    inner = client(service=service + '.inner')
+    runs: list[bool] = []
+
+    def outer() -> None:
+        runs.append(True)
+        inner.call.nothing()
+
+    server(outer)
+
+    with pytest.raises(RemoteException) as caught:
+        client().call.outer()
+    assert caught.value.error_type == 'NestedWrongRequest'
+    assert caught.value.args == ("no function 'nothing' is registered",)
+    assert runs == [True]

@@ -12,6 +12,7 @@ import pytest
 
 import amphora
 from amphora import AmqpRpcFanoutClient, AmqpRpcServer, RemoteException, RpcMsgPackSerializer, WrongRequest
+from amphora.dialects import RabiBridge
 from amphora.functions import FunctionOptions
 from tests.parties import Client, Server
 from tests.waiting import eventually
@@ -274,3 +275,17 @@ def test_callers_see_each_function_as_its_author_wrote_it(
     assert said['Stock.take']['doc'] == 'What is left.'
     assert said['Stock.count']['signature'] == "(name: 'str') -> 'int'"
     assert said['order.total']['signature'] == "(items: 'list[Item]') -> 'int'"
+
+
+def test_a_name_that_no_queue_can_have_is_not_in_the_way_of_others(
+    serving: Server, client: Client, service: str
+) -> None:
+    server = serving(dialects=[RabiBridge()])
+
+    with pytest.raises(ValueError, match='255'):
+        server.add_function(max, name='x' * 250)
+
+    name = 'max_' + service
+    server.add_function(max, name=name)
+    calling = client(dialect=RabiBridge())
+    assert eventually(lambda: calling.try_call(function_name=name)(1, 2).value) == 2
