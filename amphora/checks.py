@@ -35,6 +35,16 @@ def check_host(value: object, what: str) -> str:
     return value
 
 
+def check_host_parts(host: str, what: str) -> None:
+    """Make sure that a host's name can be looked up at all: of others gevent writes a traceback at each attempt.
+
+    :raises ValueError: it cannot.
+    """
+    parts = host.split('.')
+    if '' in parts[:-1] or max(map(len, parts)) > 63:
+        raise ValueError('%s must have 1 to 63 characters between the dots of a host' % what)
+
+
 def check_flag(value: object, what: str) -> bool:
     """The value, when it is True or False, and no text that says so.
 

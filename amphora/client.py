@@ -22,7 +22,7 @@ from gevent.lock import RLock
 from amphora.amqp import Channel
 from amphora.caller import NO_OPTIONS, PrettyCaller
 from amphora.calling import MAX_PENDING, Calling, Tuning
-from amphora.checks import check_integer, check_name, check_seconds
+from amphora.checks import check_flag, check_integer, check_name, check_seconds
 from amphora.consumer import Consumer
 from amphora.dialects.base import Dialect
 from amphora.dialects.native import INTROSPECTION_SERVICE, Native, request_queue
@@ -110,6 +110,7 @@ class AmqpRpcClient:
         self.service_name = check_name(service_name, 'service_name')
         self.serializer = serializer
         self.timeout = check_seconds(timeout, 'timeout', MAX_TIMEOUT)
+        check_flag(autostart, 'autostart')
         self._buffer = (
             check_integer(buffer_count, 'buffer_count', 1, MAX_PENDING),
             check_integer(buffer_bytes, 'buffer_bytes', 1, MAX_BUFFER_BYTES),

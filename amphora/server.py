@@ -20,7 +20,7 @@ from greenlet import getcurrent
 
 from amphora.amqp import Channel, NotFound
 from amphora.answering import ON_FAILURE, Answering
-from amphora.checks import check_integer, check_name, check_seconds
+from amphora.checks import check_flag, check_integer, check_name, check_seconds
 from amphora.dialects.base import Dialect, Source
 from amphora.dialects.native import INTROSPECTION_SERVICE, Native, request_queue
 from amphora.errors import AmqpError, NotSent, WrongThread
@@ -103,8 +103,8 @@ class AmqpRpcServer(Offering):
             raise ValueError('on_failure must be one of %s, not %r' % (', '.join(ON_FAILURE), on_failure))
         self._on_failure = on_failure
         self._hub = gevent.get_hub()
-        self._fresh_greenlets = fresh_greenlets
-        self._is_introspected = introspection
+        self._fresh_greenlets = check_flag(fresh_greenlets, 'fresh_greenlets')
+        self._is_introspected = check_flag(introspection, 'introspection')
         self._set_up()
         _servers.add(self)
 

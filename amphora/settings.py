@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from amphora.amqp.content import MAX_MESSAGE_SIZE
 from amphora.amqp.options import connection_options
-from amphora.checks import check_flag, check_host, check_integer, check_name, check_seconds
+from amphora.checks import check_flag, check_host, check_host_parts, check_integer, check_name, check_seconds
 from amphora.compression import check_algorithm
 from amphora.configuration import ARGUMENT, Setting, resolve
 from amphora.queue_arguments import Arguments, limits
@@ -175,7 +175,9 @@ def make_settings(
     threshold = options['compress_threshold']
     check_integer(threshold.value, threshold.what, 0, MAX_MESSAGE_SIZE)
     hosts = _hosts(options)
+    place = options['amqp_host' if options['amqp_url'].value is None else 'amqp_url']
     for host in hosts:
+        check_host_parts(host['host'], place.what)
         _encrypt(host, options['amqp_ssl'])
     beat = options['heartbeat']
     if beat.value is not None:
@@ -204,6 +206,8 @@ def _hosts(options: dict[str, Setting]) -> list[dict[str, Any]]:
     urls = url.value.split(',') if isinstance(url.value, str) else url.value
     if not isinstance(urls, (list, tuple)):
         raise TypeError('%s must be a URL or a list of URLs, not a %s' % (url.what, type(urls).__name__))
+    if not all(isinstance(each, str) for each in urls):
+        raise TypeError('%s must be a URL or a list of URLs, and holds something else' % url.what)
     if not urls:
         raise ValueError('%s is an empty list: give at least one URL' % url.what)
     try:

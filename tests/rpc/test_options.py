@@ -15,6 +15,7 @@ from gevent import subprocess
 from gevent.server import StreamServer
 
 from amphora import AmqpError, AmqpRpcClient, AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer, NotSent
+from amphora.settings import make_settings
 from tests.amqp.certificates import Authority
 from tests.parties import Client, Gate, Server
 from tests.proxy import Proxy
@@ -42,6 +43,15 @@ def test_an_unknown_option_is_a_type_error(kind: type, service: str, amqp_url: s
 def test_a_url_of_another_protocol_is_an_error(kind: type, service: str) -> None:
     with pytest.raises(ValueError, match='http'):
         kind(service, amqp_url='http://127.0.0.1/')
+
+
+@pytest.mark.parametrize(
+    ('kind', 'flag'),
+    [(AmqpRpcClient, 'autostart'), (AmqpRpcServer, 'introspection'), (AmqpRpcFanoutServer, 'fresh_greenlets')],
+)
+def test_what_is_yes_or_no_is_no_text(kind: type, flag: str, service: str) -> None:
+    with pytest.raises(TypeError, match=f'{flag} must be True or False, not a str'):
+        kind(service, **{flag: 'no'})
 
 
 @EACH_KIND
@@ -357,3 +367,16 @@ def test_options_of_the_way_are_never_shown(
             shown[0].call(timeout=1).add(2, 3)
 
     assert 'hush' not in repr(shown) + str(caught.value) + caplog.text
+
+
+@pytest.mark.parametrize('host', ['rabbit..local', '.local', 'x' * 64])
+def test_a_host_that_nobody_can_look_up_is_an_error_at_once(host: str) -> None:
+    with pytest.raises(ValueError, match='amqp_host must have 1 to 63 characters between the dots of a host'):
+        make_settings(amqp_host=host)
+    with pytest.raises(ValueError, match='amqp_url must have 1 to 63 characters'):
+        make_settings(amqp_url=['amqp://localhost', 'amqp://' + host])
+
+
+def test_what_is_no_text_in_a_list_of_urls_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match='amqp_url must be a URL or a list of URLs'):
+        make_settings(amqp_url=['amqp://localhost', None])
