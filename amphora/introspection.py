@@ -208,6 +208,7 @@ class Introspection:
             self._publisher.publish(
                 Publication(answer.exchange, answer.routing_key, answer.properties, answer.body, deadline)
             )
-        except (WrongRequest, TypeError, ValueError) as error:
-            # No request; or a name or docstring that is not text for the wire, such as half a surrogate pair.
+        except (WrongRequest, TypeError, ValueError, AmqpError) as error:
+            # No request; or a name or docstring that is not text for the wire, such as half a surrogate pair; or the
+            # broker refuses what the service needs, and nothing is sent.
             logger.debug('%r: cannot answer: %s', self, error)

@@ -7,8 +7,8 @@ import socket
 import gevent
 import pytest
 
-from amphora import AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer, Unroutable, WrongRequest
-from amphora.amqp import Connection, Message
+from amphora import AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer, NoResult, Unroutable, WrongRequest
+from amphora.amqp import Connection, Message, PreconditionFailed
 from amphora.dispatch import FunctionTable
 from amphora.introspection import describe_server
 from tests.waiting import eventually
@@ -132,6 +132,20 @@ def test_one_that_is_stopped_while_it_declares_leaves_no_queue_either(numbers, r
     starting.get(timeout=LIMIT)
 
     assert f'rpc_amphora_{server.uuid}_request' not in rabbit.list_queues(vhost)
+
+
+def test_a_server_that_is_refused_its_queues_does_not_answer_and_says_nothing(rabbit, vhost, server, client, capfd):
+    url = rabbit.url_of(vhost)
+    with Connection.from_url(url) as connection:
+        connection.channel().queue.declare('rpc_numbers_request', durable=True, arguments={'x-max-length': 5})
+    refused = server(service='numbers')
+    with pytest.raises(PreconditionFailed):
+        refused.wait_ready(LIMIT)
+
+    with pytest.raises(NoResult):
+        client(kind=AmqpRpcFanoutClient, service='amphora', timeout=2).call.describe()
+
+    assert 'Traceback' not in capfd.readouterr().err
 
 
 def test_it_can_be_switched_off(numbers, asking, rabbit, vhost):
