@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 #: what msgspec raises at values that it cannot encode
-ENCODING_ERRORS = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
+ENCODING_ERRORS = (TypeError, ValueError, OverflowError, RecursionError, BufferError, msgspec.MsgspecError)
 
 # Bytes of a body that are worth thinking twice before looking through them.
 _MUCH = 4096

@@ -714,3 +714,12 @@ def test_no_bytes_raise_anything_but_the_documented_errors(serializer: Serialize
         serializer.deserialize_result(body)
     except (WrongResult, RemoteException, WrongRequest):
         pass
+
+
+def test_an_exception_with_a_buffer_that_cannot_be_serialised_keeps_its_class() -> None:
+    body = RpcJsonSerializer.serialize_result(KeyError(memoryview(b'abcd')[::2]))
+
+    with pytest.raises(RemoteException) as caught:
+        RpcJsonSerializer.deserialize_result(body)
+
+    assert caught.value.error_type == 'KeyError'

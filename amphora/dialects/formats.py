@@ -13,7 +13,9 @@ import msgspec
 from amphora.amqp.content import MAX_MESSAGE_SIZE
 from amphora.compression import compress, decompress
 from amphora.dialects import pickles
-from amphora.values import hides_not_finite
+from amphora.values import builtin, encode_msgpack, hides_not_finite
+
+_encode_json = msgspec.json.Encoder(enc_hook=builtin).encode
 
 
 @runtime_checkable
@@ -36,7 +38,7 @@ class Json:
     @staticmethod
     def pack(value: Any) -> bytes:
         """See `Format`."""
-        body = msgspec.json.encode(value)
+        body = _encode_json(value)
         if hides_not_finite(body, value, (value,)):
             raise ValueError('a float in it is infinite or not a number, which JSON cannot carry')
         return body
@@ -55,7 +57,7 @@ class MsgPack:
     @staticmethod
     def pack(value: Any) -> bytes:
         """See `Format`."""
-        return msgspec.msgpack.encode(value)
+        return encode_msgpack(value)
 
     @staticmethod
     def unpack(body: bytes) -> Any:

@@ -110,7 +110,8 @@ class _Wire:
 
     def _compress(self, properties: dict[str, Any], body: bytes) -> bytes:
         """A large body made smaller, where that is wished and helps."""
-        if self._party.compression is None:
+        # Who reads it refuses what becomes larger than a message may be; so does the broker, but then the sender knows.
+        if self._party.compression is None or len(body) > MAX_MESSAGE_SIZE:
             return body
         packed = compress(self._party.compression, body)
         if len(packed) >= len(body):
@@ -172,6 +173,8 @@ class _ServerWire(_Wire):
         except Exception as error:
             # A user's own serializer may stumble over a request in any way.
             raise WrongRequest('%s: %s' % (type(error).__name__, error)) from error
+        if not isinstance(function, str):  # nor need it look at what it has read
+            raise WrongRequest('the name of a function is a text, not a %s' % type(function).__name__)
         return Request(properties.get('message_id'), function, args, kwargs, properties.get('reply_to'))
 
     def encode_reply(self, reply: Reply, request: Properties) -> Encoded:

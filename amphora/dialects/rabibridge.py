@@ -87,7 +87,8 @@ class RabiBridge(Dialect):
     def pack(self, value: list[Any]) -> bytes:
         """The body for a value."""
         body = packed(self.format, value)
-        if self.compress_threshold is not None and len(body) > self.compress_threshold:
+        # What is larger than a message may be is refused when it is decompressed.
+        if self.compress_threshold is not None and self.compress_threshold < len(body) <= MAX_MESSAGE_SIZE:
             return compress('zstd', body)
         return body
 

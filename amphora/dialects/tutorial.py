@@ -29,16 +29,20 @@ from amphora.dialects.encoded import Encoded
 from amphora.envelope import Reply, Request
 from amphora.errors import WrongRequest, WrongResult, remote_error
 from amphora.topology import Queue, Record
+from amphora.values import builtin
 
 #: header of a reply: class name of what the function raised
 ERROR = 'x-amphora-error'
+
+# Of what is taken for a number: to read one takes the square of its length.
+_MOST_DIGITS = 1000
 
 Convert = Callable[[str], Any]
 
 
 def number_or_text(text: str) -> Any:
     """An int when the text is one in its usual form (``'4'``, not ``'04'``), else the text."""
-    if len(text) > 20:
+    if len(text) > _MOST_DIGITS:
         return text
     try:
         number = int(text)
@@ -147,7 +151,7 @@ class TutorialClient(ClientSide):
             '',
             routing_key or self._queue,
             {'correlation_id': request.id, 'reply_to': self.reply_queue.name},
-            argument if isinstance(argument, bytes) else str(argument).encode(),
+            argument if isinstance(argument, bytes) else str(builtin(argument)).encode(),
         )
 
     def decode_reply(self, properties: Properties, body: bytes) -> Any:

@@ -13,6 +13,7 @@ from types import NoneType
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 _NEWEST_PROTOCOL = 5
 _DEEPEST = 200
@@ -33,7 +34,8 @@ class Named(Struct, frozen=True):
     """An instance of a class, as a pickle describes it: what would be called, and is not.
 
     :param name: module and name of the class, or of the function that would make the instance.
-    :param args: what it would be called with; keyword arguments come last, as a dict.
+    :param args: what it would be called with; keyword arguments come last, as a dict. So do the items of an instance of
+        a class derived from list or dict, as a list or a dict.
     :param state: what would be set on the instance, mostly a dict of its attributes; None: nothing.
     """
 
@@ -129,7 +131,7 @@ class Machine:
         self.push(self._memo[index])
 
     def append(self, values: list[Any]) -> None:
-        self.top(list).extend(values)
+        self._top_holding(list).extend(values)
 
     def add(self, values: list[Any]) -> None:
         self.top(set).update(self._keys(values))
@@ -138,7 +140,18 @@ class Machine:
         """Put keys and values, by turns, into the dict on top."""
         if len(items) % 2:
             raise ValueError('a key has no value')
-        self.top(dict).update(zip(self._keys(items[::2]), items[1::2], strict=True))
+        self._top_holding(dict).update(zip(self._keys(items[::2]), items[1::2], strict=True))
+
+    def _top_holding(self, kind: type) -> Any:
+        """The topmost value, of this class; or, of an instance of one derived from it, the argument for its items."""
+        value = self.top(kind, Named)
+        if type(value) is kind:
+            return value
+        if not value.args or type(value.args[-1]) is not kind:
+            self._spend(len(value.args))
+            # In place: the memo has it already.
+            force_setattr(value, 'args', (*value.args, kind()))
+        return value.args[-1]
 
     def push_frozenset(self, values: list[Any]) -> None:
         self.push(frozenset(self._keys(values)))

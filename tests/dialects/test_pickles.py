@@ -7,7 +7,7 @@ import os
 import pickle
 import shlex
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
@@ -452,7 +452,7 @@ def test_a_value_that_is_referred_to_often_is_one() -> None:
         (b']2a.', 'a value contains itself'),
         (b']q\x00h\x00\x85a.', 'a value contains itself'),
         (b'}q\x00Nh\x00s.', 'a value contains itself'),
-        (b'ca\nb\n]\x85R2a.', 'a Named is where there should be a list'),
+        (b'ca\nb\n]\x85R2a.', 'a value contains itself'),
         (b'ca\nb\n]q\x00\x85Rq\x010h\x00h\x01a.', 'a value contains itself'),
         (b'NNR.', 'a NoneType is where there should be a tuple'),
         (b'N)R.', 'a NoneType is where there should be a str'),
@@ -666,3 +666,34 @@ def test_exceptions_that_are_written_are_read(name: str, args: list[Any]) -> Non
     else:
         assert read[0] == name
         assert anatomy(list(read[1])) == anatomy(args)
+
+
+class Row(dict[Any, Any]):
+    pass
+
+
+class Names(list[Any]):
+    pass
+
+
+def named(kind: type, *args: Any) -> Named:
+    return Named('%s.%s' % (kind.__module__, kind.__qualname__), args)
+
+
+@pytest.mark.parametrize('protocol', range(3, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize(
+    ('value', 'arrives'),
+    [
+        (OrderedDict(a=1), named(OrderedDict, {'a': 1})),
+        (defaultdict(int, a=1), named(defaultdict, 'builtins.int', {'a': 1})),
+        (deque([1, 2]), named(deque, [1, 2])),
+        # More than goes into one batch.
+        (Row((n, n) for n in range(3000)), named(Row, {n: n for n in range(3000)})),
+        (Names(['a', 'b']), named(Names, ['a', 'b'])),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_derived_from_a_list_or_a_dict_becomes_its_name_and_its_items(
+    value: Any, arrives: Named, protocol: int
+) -> None:
+    assert load(pickle.dumps([value, value], protocol)) == [arrives, arrives]

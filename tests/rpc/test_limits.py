@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from amphora import AmqpRpcClient, NoResult, QueueFull, WrongRequest
+from amphora import AmqpRpcClient, NoResult, QueueFull, RemoteException, WrongRequest
 from amphora.amqp import PreconditionFailed
+from amphora.amqp.content import MAX_MESSAGE_SIZE
 from amphora.compression import compress
 from tests.parties import Client, Gate, Server
 from tests.proxy import Proxy
@@ -194,3 +195,18 @@ def test_an_encoding_that_nobody_knows_is_refused(server: Server, peer: Peer) ->
 
     assert error['exception']['type'] == WrongRequest.__name__
     assert 'gzip and zstd' in error['exception']['args'][0]
+
+
+@pytest.mark.limit(60)
+def test_what_is_above_the_limit_is_refused_however_small_it_would_be_when_compressed(
+    server: Server, client: Client
+) -> None:
+    server(named={'length': len, 'much': lambda: 'x' * (MAX_MESSAGE_SIZE + 1)}, compression='gzip')
+    calling = client(compression='gzip', timeout=40)
+
+    with pytest.raises(ValueError, match='bytes'):
+        calling.call.length('x' * (MAX_MESSAGE_SIZE + 1))
+    with pytest.raises(RemoteException) as caught:
+        calling.call.much()
+
+    assert caught.value.error_type == 'ValueError'

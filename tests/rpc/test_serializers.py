@@ -261,3 +261,29 @@ def test_a_body_may_be_of_a_class_derived_from_bytes(server: Server, client: Cli
     server(named={'echo': lambda value: value}, serializer=Packing)
 
     assert client(serializer=Packing).call.echo(7) == 7
+
+
+class Unlooking(AbstractRpcSerializer):
+    """As one for 0.1.3, which takes a request apart and does not look at the parts."""
+
+    serialize_call = RpcJsonSerializer.serialize_call
+    serialize_result = RpcJsonSerializer.serialize_result
+    deserialize_result = RpcJsonSerializer.deserialize_result
+
+    @staticmethod
+    def deserialize_call(body: bytes) -> Any:
+        request = json.loads(body)
+        return request['func'], request['args'], request['kwargs']
+
+
+@pytest.mark.parametrize('name', ['["one"]', '{"one": 1}', '1', 'null'])
+def test_a_name_that_is_no_text_is_refused_whatever_the_serializer_makes_of_it(
+    peer: Peer, server: Server, name: str
+) -> None:
+    replies = peer.declare_reply_queue('old')
+    server(named={'one': lambda: 1}, serializer=Unlooking)
+
+    peer.request(b'{"func": %s, "args": [], "kwargs": {}}' % name.encode(), reply_to='old', message_id='1')
+
+    with pytest.raises(WrongRequest, match='the name of a function is a text, not a '):
+        Unlooking.deserialize_result(peer.take(replies).body)
