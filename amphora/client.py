@@ -436,6 +436,8 @@ class AmqpRpcClient:
             if not self._pending:
                 self._delete_reply_queue()
             self._consuming.stop()
+            # A thread may end its hub right after this: a timer that runs then is never freed, nor what it calls.
+            self._pending.rest()
             self._stopped.set()
 
     def stop_publisher(self) -> None:

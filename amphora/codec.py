@@ -152,7 +152,8 @@ class Codec:
         try:
             return None, self._checked(value, (value,))
         except ENCODING_ERRORS as error:
-            return error, b''
+            # Its traceback leads back to who asks: a circle, and the value would stay until the garbage is collected.
+            return error.with_traceback(None), b''
 
     def _refuse_call(self, call: _Call, cause: Exception) -> NoReturn:
         """Say which of a call's arguments cannot be serialised, and what in it."""

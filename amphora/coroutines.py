@@ -100,14 +100,16 @@ class Coroutines:
                 logger.warning('the coroutine of %s was cancelled and is not waited for', name)
                 raise
             if run.cancelled:
+                run.error = None  # as below
                 raise
-        if run.error is None:
+        # Its traceback leads to the run, and back to this frame: circles that would keep the whole request.
+        error, run.error = run.error, None
+        if error is None:
             return run.value
         try:
-            raise run.error
+            raise error
         finally:
-            # Its traceback leads back to this frame.
-            del run
+            del error
 
     def _abandon(self) -> None:
         """In a forked child: who waits for a coroutine waits in the parent."""

@@ -66,5 +66,6 @@ class NativeThreads:
     def _run(self) -> None:
         while (task := self._tasks.get()) is not None:
             task()
+            del task  # and what it has given, while this thread waits for the next
             with self._lock:
                 self._idle += 1

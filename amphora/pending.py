@@ -236,6 +236,13 @@ class Pending:
             self._loop.run_callback(entry.throw, error)
         return entry is not None
 
+    def rest(self) -> None:
+        """Look at no deadlines while there are none."""
+        if not self._entries:
+            self._slots.clear()
+            self._timer.stop()
+            self._ticking = False
+
     def _leave_slot(self, entry: Entry) -> None:
         slot = entry._slot
         del slot[entry.id]
@@ -246,9 +253,7 @@ class Pending:
     def _tick(self) -> None:
         if not self._entries:
             # A table that is empty does not wake the process.
-            self._slots.clear()
-            self._timer.stop()
-            self._ticking = False
+            self.rest()
             return
         now = int(monotonic() / _TICK)
         # The slot of the current tick holds deadlines of the tick before it.

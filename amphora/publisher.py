@@ -29,6 +29,8 @@ _numbers = count(1)
 
 # Seconds before a message that the broker refused is tried again.
 _RETRY_DELAY = 0.2
+# So many may be held before it is looked whether some are of no use any more.
+_LOOK_AT = 1000
 # Seconds for which a channel that was replaced may still wait for the broker's answers.
 _LINGER = 30.0
 
@@ -207,6 +209,7 @@ class Publisher:
         # Waiting for the broker, by number. A dict, so that one whose time is over leaves at once.
         self._held: dict[int, Publication] = {}
         self._held_bytes = 0
+        self._look_at = _LOOK_AT
         # Refused by the broker, and about to be sent again, by number.
         self._turned_away: dict[int, Publication] = {}
         # Whether a suspect is on its way: nothing else is until it is settled, or the wrong one would be blamed.
@@ -263,6 +266,10 @@ class Publisher:
 
     def hold(self, publication: Publication) -> None:
         """Keep a message until the broker takes it."""
+        if len(self._held) >= self._look_at:
+            # Of a request whose result was dropped nobody says that its time is over.
+            self.withdraw_expired()
+            self._look_at = max(_LOOK_AT, 2 * len(self._held))
         publication.publisher = self
         publication.held = True
         self._held[publication.number] = publication

@@ -20,14 +20,19 @@ import gevent
 from gevent.event import Event
 from greenlet import getcurrent, greenlet
 
+from amphora.amqp import Channel
 from amphora.broker import Broker
 from amphora.checks import check_seconds
 from amphora.client import AmqpRpcClient
+from amphora.dead_letters import dead_queue
+from amphora.dialects.native import request_exchange, request_queue, response_exchange
 from amphora.dispatch import is_async
-from amphora.errors import NotSent
+from amphora.errors import AmqpError, NotSent
 from amphora.functions import options_of
 from amphora.server import AmqpRpcServer
+from amphora.session import Session
 from amphora.timing import Deadline
+from amphora.topology import Topology
 
 __all__ = ('running_broker', 'running_server')
 
@@ -74,6 +79,7 @@ def running_server(
             assert client.call.add(2, 3) == 5
 
     At the end, however the block ends, the client is stopped, then the server, then the broker if it was started here.
+    Of a service whose name was made up here nothing stays on a broker that goes on.
 
     :param functions: by name in a dict; or several that have names of their own, in a list; or what they are in: a
         module, of which it is the public functions (those of ``__all__``; without that those defined there), or another
@@ -91,6 +97,7 @@ def running_server(
     """
     named = _by_name(functions)
     check_seconds(stop_timeout, 'stop_timeout', MAX_STOP_TIMEOUT)
+    passing = service is None and broker is not None
     if service is None:
         service = 'test-%s' % secrets.token_hex(8)
     with ExitStack() as cleanup:
@@ -105,6 +112,8 @@ def running_server(
             server.add_function(calls.follow(waiting), name)
         client = AmqpRpcClient(service, **{'amqp_url': url, 'autostart': False, **(client_options or {})})
         # Last in, first out: the client is stopped first, then what its calls still do is ended.
+        if passing:
+            cleanup.callback(_remove, server, stop_timeout)
         cleanup.callback(_stop, server, stop_timeout)
         cleanup.callback(calls.end, stop_timeout)
         cleanup.callback(server.prepare_stop)
@@ -135,6 +144,26 @@ def _stop(part: AmqpRpcClient | AmqpRpcServer, timeout: float) -> None:
     finally:
         stopped.set()
         hurrying.join()
+
+
+def _remove(server: AmqpRpcServer, timeout: float) -> None:
+    """Delete what a service had on its broker: nobody will ask for it again, and it is durable."""
+    service = server.service_name
+
+    def remove(channel: Channel) -> None:
+        for queue in (request_queue(service), dead_queue(service)):
+            channel.queue.delete(queue)
+        for exchange in (request_exchange(service), response_exchange(service)):
+            channel.exchange.delete(exchange)
+
+    session = Session(server._settings, Topology(), 'amphora.testing')
+    session.start()
+    try:
+        session.with_channel(remove, timeout)
+    except AmqpError as error:
+        logger.info('%r: its queues and exchanges stay: %s', server, error)
+    finally:
+        session.stop()
 
 
 def _url_of(broker: object) -> str:

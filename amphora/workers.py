@@ -47,7 +47,7 @@ class Workers:
         """
         worker = self._idle.pop() if self._idle else greenlet(self._run, self._hub)
         self._busy.add(worker)
-        worker.switch(work, task)
+        worker.switch([work, task])
 
     def dismiss(self) -> None:
         """Let those without a task go."""
@@ -55,9 +55,12 @@ class Workers:
             # From the loop: who throws into a greenlet that ends would not be switched back to.
             self._hub.loop.run_callback(worker.throw, GreenletExit)
 
-    def _run(self, work: Callable[[Any], None], task: Any) -> None:
+    def _run(self, given: list[Any]) -> None:
         worker = getcurrent()
         while True:
+            work, task = given
+            # A greenlet's arguments live as long as it does, and the first task and its body shall not.
+            given.clear()
             try:
                 Context().run(work, task)
             except BaseException:
@@ -69,7 +72,7 @@ class Workers:
                 return
             self._idle.append(worker)
             try:
-                work, task = _switch(self._hub)
+                given = _switch(self._hub)
             except BaseException as error:
                 # Dismissed; or a gevent.Timeout came that a function had started and left behind.
                 if worker in self._idle:

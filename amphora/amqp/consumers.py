@@ -133,6 +133,7 @@ class Consumer(AnyConsumer):
     def _run(self, queue: SimpleQueue[Message | None]) -> None:
         while (message := queue.get()) is not None:
             self._call(message)
+            del message  # it may be large, and the next may be long in coming
 
     def _call(self, message: Message) -> None:
         try:
