@@ -24,6 +24,7 @@ from amphora.dispatch import FunctionTable
 from amphora.envelope import Reply
 from amphora.errors import IgnoreRequest, RejectRequest, RemoteException, WrongRequest
 from amphora.intake import REQUEUE_DELAY, Job
+from amphora.logs import get_logger
 from amphora.publisher import Publication, Publisher
 from amphora.queue_arguments import Arguments
 from amphora.recent import Key, Recent
@@ -31,7 +32,7 @@ from amphora.redelivery import count_deliveries, is_fresh, seems_expired, send_a
 from amphora.republishing import Republishing
 from amphora.session import Session
 
-logger = logging.getLogger('amphora.server')
+logger = get_logger('amphora.server')
 
 #: how many clients that are gone are remembered, so that each is logged once
 GONE_COUNT = 1000

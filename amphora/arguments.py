@@ -89,6 +89,8 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         annotated = annotated.func
     if isinstance(annotated, type):
         made = inspect.getattr_static(annotated, '__init__')
+        if not (inspect.isfunction(made) or hasattr(annotated, '_fields')):
+            made = getattr(inspect.getattr_static(annotated, '__new__'), '__func__', None)
         # Named tuples and Structs have none of their own: they are made of their fields.
         annotated = made if inspect.isfunction(made) else annotated
     elif not inspect.isroutine(annotated):

@@ -6,7 +6,6 @@ How requests and replies look is the dialect's business, faults of the connectio
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
@@ -19,12 +18,13 @@ from amphora.caller import NO_OPTIONS
 from amphora.dialects.base import ClientSide
 from amphora.envelope import Request
 from amphora.errors import BufferFull, NoResult, NotSent, QueueFull, Unroutable
+from amphora.logs import get_logger
 from amphora.pending import Deferred, DeferredEntry, Entry, Pending
 from amphora.publisher import Publication, Publisher
 from amphora.session import Session
 from amphora.topology import Topology
 
-logger = logging.getLogger('amphora.client')
+logger = get_logger('amphora.client')
 
 #: seconds between two looks, after calls without a result, whether what replies come by is still there
 CHECK_INTERVAL = 5.0

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -28,6 +27,7 @@ from amphora.dialects.base import Dialect
 from amphora.dialects.native import INTROSPECTION_SERVICE, Native, request_queue
 from amphora.errors import AmqpError, NotSent, WrongThread
 from amphora.forking import abandoned_at_fork
+from amphora.logs import get_logger
 from amphora.outcome import Outcome
 from amphora.party import party_of
 from amphora.publisher import BUFFER_BYTES, BUFFER_COUNT
@@ -39,7 +39,7 @@ from amphora.topology import Binding, Queue, Record, Topology, declare_all
 if TYPE_CHECKING:
     from typing_extensions import Self  # of typing itself from 3.11 on
 
-logger = logging.getLogger('amphora.client')
+logger = get_logger('amphora.client')
 
 #: the longest timeout, in seconds: RabbitMQ counts a message's expiration in 32 bits of milliseconds
 MAX_TIMEOUT = 4_294_967

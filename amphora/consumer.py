@@ -14,9 +14,10 @@ from gevent.lock import RLock
 from amphora.amqp import Channel, Closed, Connection
 from amphora.amqp.consumers import DeliveryListener
 from amphora.errors import AmqpError
+from amphora.logs import get_logger
 from amphora.session import Session
 
-logger = logging.getLogger('amphora.consumer')
+logger = get_logger('amphora.consumer')
 
 #: seconds that `Consumer.cancel` waits for the broker unless told otherwise
 CANCEL_TIMEOUT = 5.0

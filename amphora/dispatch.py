@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from reprlib import Repr
 from typing import Any
 
@@ -18,6 +18,8 @@ from amphora.invocation import run
 logger = logging.getLogger('amphora.dispatch')
 
 Function = Callable[..., Any]
+#: functions by name, each as it was given, how it is called, its options, and whether it is async; None: there is none
+Registered = dict[str, tuple[Function, Function, FunctionOptions, bool] | None]
 
 # How much of the arguments of a call that raised is logged, in characters.
 _EXCERPT_LENGTH = 200
@@ -98,12 +100,25 @@ class FunctionTable:
         else:
             self.async_names.discard(name)
 
-    def discard(self, name: str) -> None:
-        """Forget a function, if there is one of that name."""
-        self._functions.pop(name, None)
-        self._calls.pop(name, None)
-        self._options.pop(name, None)
-        self.async_names.discard(name)
+    def present(self, names: Iterable[str]) -> Registered:
+        """What is registered under each of these names, for `restore`."""
+        return {
+            name: (self._functions[name], self._calls[name], self._options[name], name in self.async_names)
+            if name in self._functions
+            else None
+            for name in names
+        }
+
+    def restore(self, registered: Registered) -> None:
+        """Have under each of these names what was there, or nothing."""
+        for name, before in registered.items():
+            self.async_names.discard(name)
+            if before is None:
+                del self._functions[name], self._calls[name], self._options[name]
+                continue
+            self._functions[name], self._calls[name], self._options[name], waits = before
+            if waits:
+                self.async_names.add(name)
 
     def _limit(self, call: Function, seconds: float) -> Function:
         if self._limited is None:

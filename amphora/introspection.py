@@ -9,7 +9,6 @@ where the broker does not allow it, a server just goes on without.
 from __future__ import annotations
 
 import inspect
-import logging
 import os
 import socket
 from collections.abc import Callable
@@ -31,12 +30,13 @@ from amphora.dialects.native import (
 )
 from amphora.dispatch import FunctionTable
 from amphora.errors import AmqpError, WrongRequest
+from amphora.logs import get_logger
 from amphora.publisher import Publication, Publisher
 from amphora.serializer import RpcJsonSerializer
 from amphora.session import Session
 from amphora.topology import Binding, Exchange, Queue, Record, declare_all
 
-logger = logging.getLogger('amphora.introspection')
+logger = get_logger('amphora.introspection')
 
 #: its one function
 DESCRIBE = 'describe'

@@ -6,10 +6,10 @@ Knows functions and their options; not where requests for them come from.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from amphora.dispatch import FunctionTable
+from amphora.dispatch import FunctionTable, Registered
 from amphora.functions import marked_functions, name_of, options_of
 from amphora.objects import public_methods
 from amphora.plugins import plugin_functions
@@ -68,8 +68,9 @@ class Offering:
         if func is None:
             return lambda decorated: self.add_function(decorated, name, **options)
         name = name_of(func) if name is None else name
+        before = self._functions.present([name])
         self._functions.add(func, name, options_of(func).but(options))
-        self._offer([name])
+        self._offer(before)
         return func
 
     def add_object(self, obj: object, name: str | None = None) -> list[str]:
@@ -120,19 +121,19 @@ class Offering:
 
     def _add_functions(self, functions: Mapping[str, Callable[..., Any]]) -> list[str]:
         # All of them or none: one may be impossible.
+        before = self._functions.present(functions)
         for table in (FunctionTable(limited, self._awaited), self._functions):
             for name, function in functions.items():
                 table.add(function, name, options_of(function))
-        self._offer(functions)
+        self._offer(before)
         return list(functions)
 
-    def _offer(self, added: Iterable[str]) -> None:
+    def _offer(self, before: Registered) -> None:
         try:
             self._offered()
         except ValueError:
             # A name that no queue can have would stand in the way of all that is added later.
-            for name in added:
-                self._functions.discard(name)
+            self._functions.restore(before)
             raise
 
     def _offered(self) -> None:

@@ -5,7 +5,6 @@ Knows messages and addresses; not what they are for. Whoever publishes hears of 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sized
 from itertools import count
 from time import monotonic, time
@@ -17,10 +16,11 @@ from gevent.event import Event
 from amphora.amqp import Channel, ChannelClosed, Closed, Connection, Message, ReturnInfo
 from amphora.amqp.content import encode_publish_head
 from amphora.errors import AmqpError
+from amphora.logs import get_logger
 from amphora.session import Session
 from amphora.timing import Deadline
 
-logger = logging.getLogger('amphora.publisher')
+logger = get_logger('amphora.publisher')
 
 #: how many messages may wait for the broker, and how many bytes of them, unless told otherwise
 BUFFER_COUNT, BUFFER_BYTES = 100_000, 67_108_864
@@ -214,6 +214,8 @@ class Publisher:
         self._turned_away: dict[int, Publication] = {}
         # Whether a suspect is on its way: nothing else is until it is settled, or the wrong one would be blamed.
         self._alone = False
+        # Whether a channel is being opened in the place of the present one.
+        self._replacing = False
         session.attach(self)
 
     def __repr__(self) -> str:
@@ -386,13 +388,16 @@ class Publisher:
     def _replace_channel(self) -> None:
         """Publish on a new channel; the old one stays until the broker has answered for what was sent there."""
         channel, connection = self._channel, self._connection
-        if channel is None or connection is None:
+        if channel is None or connection is None or self._replacing:
             return
+        self._replacing = True
         try:
             self._open(connection)
         except Closed as error:
             logger.debug('%r: replacing the channel: %s', self, error)
             return
+        finally:
+            self._replacing = False
         deadline = Deadline.after(_LINGER, monotonic())
         while channel.confirms and not deadline.expired(monotonic()):
             gevent.sleep(_RETRY_DELAY)

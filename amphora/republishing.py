@@ -8,7 +8,6 @@ Knows jobs, queues and properties; not what is in a request, nor why it is to go
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import partial
 from time import time
@@ -18,13 +17,14 @@ from amphora.amqp import AccessRefused, Channel, PreconditionFailed
 from amphora.dead_letters import bury, dead_queue, dead_queue_arguments
 from amphora.errors import AmqpError
 from amphora.intake import Job
+from amphora.logs import get_logger
 from amphora.publisher import Publication, Publisher
 from amphora.queue_arguments import Arguments
 from amphora.redelivery import count_deliveries, send_again
 from amphora.session import Session
 from amphora.topology import Queue
 
-logger = logging.getLogger('amphora.server')
+logger = get_logger('amphora.server')
 
 #: seconds that setting a request aside may take, before it goes back to its queue
 BURY_TIMEOUT = 10.0

@@ -29,11 +29,12 @@ from amphora.amqp import (
 )
 from amphora.errors import AmqpError
 from amphora.forking import abandoned_at_fork
+from amphora.logs import get_logger
 from amphora.settings import Settings
 from amphora.timing import Backoff, Deadline
 from amphora.topology import Record, Topology
 
-logger = logging.getLogger('amphora.session')
+logger = get_logger('amphora.session')
 
 # Errors that the same attempt would meet again: whoever waits for the connection is told at once.
 _REFUSALS = (LoginRefused, NotAllowed, CertificateRefused)
@@ -137,7 +138,7 @@ class Session:
 
         if not self._greenlet:  # none, or one that has ended
             self.refusal = self.trouble = None
-            self.away = False
+            self.away = self._told = False
             self._greenlet = gevent.spawn(self._run)
             self._greenlet.name = self._name
 

@@ -45,6 +45,8 @@ class _Watched(ABC):
         self._thread = get_ident()
         self._pinged: float | None = None
         self._limit = LIMIT
+        # For how long it was held, until the native thread has said so.
+        self._was_held: float | None = None
 
     @abstractmethod
     def _ping(self) -> None:
@@ -54,7 +56,8 @@ class _Watched(ABC):
         """In its own thread: it is not held."""
         pinged, self._pinged = self._pinged, None
         if self._limit > LIMIT and pinged is not None:
-            logger.warning('the %s is free again after %.1f s', self._name, monotonic() - pinged)
+            # Not logged here: no handler of the log may wait in a hub.
+            self._was_held = monotonic() - pinged
         self._limit = LIMIT
 
     def look(self) -> str | None:
@@ -62,7 +65,8 @@ class _Watched(ABC):
         if self._pinged is None:
             self._pinged = monotonic()
             self._ping()
-            return None
+            was_held, self._was_held = self._was_held, None
+            return None if was_held is None else 'the %s is free again after %.1f s' % (self._name, was_held)
         held = monotonic() - self._pinged
         if held < self._limit:
             return None

@@ -5,7 +5,6 @@ Knows greenlets and contexts; not what a request is.
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable
 from contextvars import Context
@@ -14,7 +13,9 @@ from typing import Any
 import gevent
 from greenlet import GreenletExit, getcurrent, greenlet
 
-logger = logging.getLogger('amphora.server')
+from amphora.logs import get_logger
+
+logger = get_logger('amphora.server')
 
 # Without what a hub's own `switch` asks a greenlet for first: these have no such thing.
 _switch = greenlet.switch

@@ -232,3 +232,15 @@ class Spot(msgspec.Struct):
 def test_classes_that_have_no_init_of_their_own_are_made_of_their_fields():
     assert fitted(Place, 1) == Place(1)
     assert misfit(Spot, 'a') == misfit(Place, 'a') == "argument 'x': Expected `int`, got `str`"
+
+
+class Made:
+    x: str
+
+    def __new__(cls, x: int) -> Made:
+        return object.__new__(cls)
+
+
+def test_a_class_that_new_makes_takes_what_new_takes():
+    assert isinstance(fitted(Made, 1), Made)
+    assert misfit(Made, 'a') == "argument 'x': Expected `int`, got `str`"

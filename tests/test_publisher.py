@@ -1,12 +1,13 @@
 """A publisher that sends again: nothing that it holds waits for something that does not come."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import gevent
 import pytest
-from pamqp import body, commands, header
+from pamqp import body, commands, frame, header
 
 from amphora import publisher
 from amphora.publisher import Publication, Publisher
@@ -136,3 +137,33 @@ def test_of_two_that_are_to_go_alone_one_without_an_answer_keeps_nobody_waiting(
     assert bodies[:4] == (b'one', b'other', b'one', b'other')
     assert sorted(bodies[4:]) == [b'later', b'one', b'other']
     assert channels[2] == channels[3] != channels[4] == channels[5] == channels[6]
+
+
+def test_while_a_channel_is_being_replaced_no_other_is_opened(begin: Begin) -> None:
+    opened: list[int] = []
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        tags: Counter[int] = Counter()
+        while True:
+            raw = peer.read_raw()
+            number, said = int.from_bytes(raw[1:3], 'big'), frame.unmarshal(raw)[2]
+            if isinstance(said, commands.Channel.Open):
+                opened.append(number)
+                # Longer than it is waited before a channel is replaced again.
+                gevent.spawn_later(3 if len(opened) == 3 else 0, peer.say, commands.Channel.OpenOk(), number)
+            elif isinstance(said, commands.Confirm.Select):
+                peer.say(commands.Confirm.SelectOk(), number)
+            elif isinstance(said, commands.Channel.Close):
+                peer.say(commands.Channel.CloseOk(), number)
+            elif isinstance(said, commands.Basic.Publish):
+                tags[number] += 1
+                peer.say(commands.Basic.Nack(tags[number]), number)
+
+    publish, _ = begin(script)
+    for _ in range(6):
+        publish(b'refused')
+        gevent.sleep(0.3)
+
+    # That of the session's own declarations, the first, and the one in its place.
+    assert len(opened) == 3

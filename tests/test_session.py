@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import gevent
 import pytest
+from gevent import subprocess
 from pamqp import commands
 
 from amphora.amqp import Connection, NotAllowed
@@ -18,10 +21,13 @@ from amphora.settings import make_settings
 from amphora.timing import Deadline
 from amphora.topology import Queue, Record, Topology
 from tests.amqp.scripted import Peer, ScriptedBroker, method
-from tests.rabbitmq import HOST, RabbitNode
+from tests.rabbitmq import HOST, RabbitNode, free_ports
 from tests.stopwatch import Stopwatch
+from tests.waiting import eventually
 
 Begin = Callable[..., Session]
+
+ROOT = Path(__file__).parent.parent
 
 
 def wait_ready(session: Session, seconds: float) -> Connection | None:
@@ -105,3 +111,71 @@ def test_work_on_a_channel_of_its_own_ends_in_its_time_although_the_broker_says_
     watch = Stopwatch()
     assert not session.with_channel(lambda channel: channel.queue.declare('q'), 0.5)
     watch.check_timeout(0.5)
+
+
+def test_a_session_that_is_started_again_says_again_that_there_is_no_broker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    [port] = free_ports(1)
+    session = Session(make_settings(amqp_url=f'amqp://{HOST}:{port}'), Topology(), 'test')
+    with caplog.at_level(logging.WARNING):
+        for count in (1, 2):
+            session.start()
+            eventually(lambda count=count: len(caplog.records) == count)
+            gevent.sleep(0.3)
+            session.stop()
+
+    assert len(caplog.records) == 2
+
+
+# A handler that waits holds its lock meanwhile, and in the hub nothing may wait for that.
+WAITING_HANDLER = """
+from gevent import monkey
+monkey.patch_all()
+
+import logging, os
+import gevent
+
+class Waiting(logging.Handler):
+    def emit(self, record):
+        gevent.sleep(0.2)
+
+logging.getLogger().addHandler(Waiting())
+
+from pamqp import commands
+from amphora.session import Session
+from amphora.settings import make_settings
+from amphora.topology import Topology
+from tests.amqp.scripted import ScriptedBroker
+
+peers = []
+
+def script(peer):
+    peers.append(peer)
+    peer.accept()
+    _, number = peer.serve_until(commands.Channel.Close)
+    peer.say(commands.Channel.CloseOk(), number)
+    gevent.sleep(1)
+
+def chat():
+    while len(peers) < 2:
+        logging.warning('mine')
+        gevent.sleep(0.01)  # others want the lock, too
+
+with ScriptedBroker(script) as broker:
+    session = Session(make_settings(amqp_url='amqp://127.0.0.1:%d' % broker.port), Topology(), 'test')
+    session.start()
+    session.wait_ready()
+    gevent.spawn(chat)
+    with gevent.Timeout(20):
+        while len(peers) < 2:
+            gevent.sleep(0.05)
+    print('connected again', flush=True)
+    os._exit(0)
+"""
+
+
+def test_it_comes_back_although_a_handler_of_the_log_waits() -> None:
+    command = [sys.executable, '-c', WAITING_HANDLER]
+
+    assert subprocess.check_output(command, cwd=ROOT, timeout=40) == b'connected again\n'

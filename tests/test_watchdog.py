@@ -33,3 +33,35 @@ print('went on')
 
 def test_its_line_does_not_stand_in_the_way_of_whom_it_is_about() -> None:
     assert subprocess.check_output([sys.executable, '-c', PROGRAM], timeout=30) == b'went on\n'
+
+
+SLOW_HANDLER = """
+from gevent import monkey
+monkey.patch_all()
+
+import logging, time
+import gevent
+from amphora.watchdog import watchdog
+
+lines = []
+
+class Sending(logging.Handler):
+    def emit(self, record):
+        lines.append(record.getMessage())
+        gevent.sleep(0.1)
+
+logging.getLogger().addHandler(Sending())
+watchdog.watch()
+gevent.sleep(0.6)
+end = time.monotonic() + 1.8
+while time.monotonic() < end:
+    pass
+gevent.sleep(2.5)
+watchdog.unwatch()
+print(len(lines))
+"""
+
+
+def test_it_says_once_that_the_hub_is_free_again_whatever_the_handlers_do() -> None:
+    # Held for a second; and free again.
+    assert subprocess.check_output([sys.executable, '-c', SLOW_HANDLER], timeout=30) == b'2\n'

@@ -5,7 +5,6 @@ Knows one channel of one connection. What the methods mean is in `amphora.amqp.m
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from time import monotonic
@@ -26,12 +25,13 @@ from amphora.amqp.errors import ChannelClosed, Closed, CommandInvalid, Unexpecte
 from amphora.amqp.listeners import tell
 from amphora.amqp.message import DeliveryInfo, Message, ReturnInfo
 from amphora.amqp.methods import BasicMethods, ConfirmMethods, ExchangeMethods, QueueMethods, TxMethods
+from amphora.logs import get_logger
 from amphora.timing import Throttle
 
 if TYPE_CHECKING:
     from amphora.amqp.connection import Connection
 
-logger = logging.getLogger('amphora.amqp')
+logger = get_logger('amphora.amqp')
 
 #: seconds that closing waits for the broker's answer
 CLOSE_TIMEOUT = 1.0
@@ -81,7 +81,7 @@ class Channel:
         self._turn = BoundedSemaphore(1)
         # The answer owed to each method sent, oldest first. A greenlet that gave up waiting leaves its entry: it takes
         # the late answer, which would otherwise be taken for the answer to the next method.
-        self._outstanding: deque[tuple[tuple[Method, ...], AsyncResult[Any]]] = deque()
+        self._outstanding: deque[tuple[tuple[Method, ...], AsyncResult[Any], str | None]] = deque()
         # Waits for its turn to ask for the answer that all who `sync` until then wait for.
         self._sync_to_come: gevent.Greenlet[[], None] | None = None
         self._closing = False
@@ -128,7 +128,7 @@ class Channel:
         with self._turn:
             self.check_open()
             answer: AsyncResult[Any] = AsyncResult()
-            self._outstanding.append((answers, answer))
+            self._outstanding.append((answers, answer, fields.get('consumer_tag')))
             self.connection.log_method('>', self.id, method)
             self.connection.write(data)
             if on_written is not None:
@@ -151,7 +151,7 @@ class Channel:
         self.check_open()
         waiter: AsyncResult[Any] = AsyncResult()
         waiter.rawlink(lambda late: on_answer(late.value) if late.successful() else None)
-        self._outstanding.append(((answer,), waiter))
+        self._outstanding.append(((answer,), waiter, fields.get('consumer_tag')))
         self.connection.log_method('>', self.id, method)
         self.connection.write(data)
 
@@ -390,11 +390,18 @@ class Channel:
         else:
             self._answer(method, method)
 
+    def awaits_cancel(self, consumer_tag: str) -> bool:
+        """Whether the broker has yet to say that it has cancelled a consumer."""
+        return any(
+            tag == consumer_tag and answers[0] is commands.Basic.CancelOk for answers, _, tag in self._outstanding
+        )
+
     def _answer(self, method: base.Frame, value: Any) -> None:
         if self._closing:
             return
-        for at, (answers, answer) in enumerate(self._outstanding):
-            if isinstance(method, answers):
+        for at, (answers, answer, tag) in enumerate(self._outstanding):
+            # Nor do they come in the order of the methods: one that RabbitMQ does not know, it cancels at once.
+            if isinstance(method, answers) and tag in (None, getattr(method, 'consumer_tag', None)):
                 del self._outstanding[at]
                 answer.set(value)
                 return
@@ -449,7 +456,7 @@ class Channel:
         for consumer in consumers.values():
             consumer.stop()
         outstanding, self._outstanding = self._outstanding, deque()
-        for _, answer in outstanding:
+        for _, answer, _ in outstanding:
             answer.set_exception(error)
         if self.confirms is not None:
             self.confirms.lose(error)

@@ -7,7 +7,6 @@ Source: AMQP 0-9-1 section 2.2.4 ("The connection class") and RabbitMQ's extensi
 
 from __future__ import annotations
 
-import logging
 import socket as stdlib_socket
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -45,12 +44,13 @@ from amphora.amqp.url import AmqpUrl
 from amphora.checks import check_host, check_integer, check_seconds
 from amphora.errors import WrongThread
 from amphora.forking import abandoned_at_fork
+from amphora.logs import get_logger
 from amphora.timing import Throttle
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-logger = logging.getLogger('amphora.amqp')
+logger = get_logger('amphora.amqp')
 
 #: RabbitMQ's own proposal, and ours: the highest channel number
 CHANNEL_MAX = 2047

@@ -21,3 +21,5 @@ cdef class Consumer(AnyConsumer):
 
 cdef class UnwantedConsumer(AnyConsumer):
     cdef object _give_back
+    cdef _Acks _acks
+    cdef list _taken

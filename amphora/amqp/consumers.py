@@ -152,24 +152,34 @@ class Consumer(AnyConsumer):
 class UnwantedConsumer(AnyConsumer):
     """Stands in for one that was given up while the broker started it, until it is cancelled.
 
-    :param give_back: called in the hub with each delivery tag; None: deliveries need no ack.
+    What comes meanwhile goes back only then: before, it would come again and again, and a quorum queue drops what has
+    come too often.
+
+    :param acks: those of the channel; None: deliveries need no ack.
+    :param give_back: called with each delivery tag.
     """
 
-    __slots__ = ('_give_back',)
+    __slots__ = ('_acks', '_give_back', '_taken')
 
-    def __init__(self, tag: str, give_back: Callable[[int], None] | None) -> None:
+    def __init__(self, tag: str, acks: Acks | None, give_back: Callable[[int], None]) -> None:
         super().__init__(tag, None)
+        self._acks = acks
         self._give_back = give_back
+        self._taken: list[int] = []
 
     def deliver(
         self, method: bytes, delivery_tag: int, redelivered: bool, at: int, properties: dict[str, Any], body: bytes
     ) -> None:
         """See `AnyConsumer`."""
-        if self._give_back is not None:
-            self._give_back(delivery_tag)
+        if self._acks is not None:
+            self._acks.delivered(delivery_tag)
+            self._taken.append(delivery_tag)
 
     def stop(self) -> None:
         """See `AnyConsumer`."""
+        taken, self._taken = self._taken, []
+        for delivery_tag in taken:
+            self._give_back(delivery_tag)
 
 
 def _report(callback: Callable[..., object]) -> None:

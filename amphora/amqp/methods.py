@@ -315,7 +315,9 @@ class BasicMethods(_Methods):
             consumer.stop()
             if written and not self._channel.closed:
                 # Given up, but the broker starts it.
-                unwanted = UnwantedConsumer(consumer.tag, None if fields.get('no_ack') else self._give_back)
+                unwanted = UnwantedConsumer(
+                    consumer.tag, None if fields.get('no_ack') else self._channel.acks, self._give_back
+                )
                 self._channel.consumers[consumer.raw_tag] = unwanted
             raise
 
@@ -324,6 +326,7 @@ class BasicMethods(_Methods):
             self.cancel(tag)
 
     def _give_back(self, delivery_tag: int) -> None:
+        self._channel.acks.settled(delivery_tag)
         with suppress(Closed):  # the broker takes it back by itself
             self.nack(delivery_tag)
 
@@ -333,7 +336,8 @@ class BasicMethods(_Methods):
         consumer = channel.consumers.get(raw)
 
         def end(_: object) -> None:
-            if consumer is not None:
+            # RabbitMQ answers at once for one that it cancels already, and may so before it ends that one.
+            if consumer is not None and not channel.awaits_cancel(consumer_tag):
                 if channel.consumers.get(raw) is consumer:  # not one that was started since
                     del channel.consumers[raw]
                 consumer.stop()
@@ -342,7 +346,7 @@ class BasicMethods(_Methods):
             # The broker does answer: until then it delivers, and what nobody took would stay unacked.
             channel.ask(commands.Basic.Cancel, commands.Basic.CancelOk, on_answer=end, consumer_tag=consumer_tag)
         else:
-            end(channel.call(commands.Basic.Cancel, commands.Basic.CancelOk, consumer_tag=consumer_tag))
+            end(channel.call(commands.Basic.Cancel, commands.Basic.CancelOk, on_late=end, consumer_tag=consumer_tag))
 
     def publish(
         self,

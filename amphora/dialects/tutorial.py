@@ -119,7 +119,7 @@ class TutorialServer(ServerSide):
         if request.get('correlation_id') is not None:
             properties['correlation_id'] = request['correlation_id']
         if reply.error is None:
-            body = reply.value if isinstance(reply.value, bytes) else str(reply.value).encode()
+            body = reply.value if isinstance(reply.value, bytes) else _text(reply.value).encode()
         else:
             body = ('%s: %s' % (class_name_of(reply.error), text_of(reply.error))).encode(errors='replace')
             properties['headers'] = {ERROR: class_name_of(reply.error)}
@@ -151,7 +151,7 @@ class TutorialClient(ClientSide):
             '',
             routing_key or self._queue,
             {'correlation_id': request.id, 'reply_to': self.reply_queue.name},
-            argument if isinstance(argument, bytes) else str(builtin(argument)).encode(),
+            argument if isinstance(argument, bytes) else _text(argument).encode(),
         )
 
     def decode_reply(self, properties: Properties, body: bytes) -> Any:
@@ -164,6 +164,12 @@ class TutorialClient(ClientSide):
             return _value(self._dialect.convert, body)
         except Exception as error:
             raise WrongResult('the result makes no sense: %s' % error) from error
+
+
+def _text(value: Any) -> str:
+    # Of a derived class, an Enum for example, what it is and not what it is called.
+    plain = isinstance(value, (str, int, float)) and not isinstance(value, bool)
+    return str(builtin(value) if plain else value)
 
 
 def _value(convert: Convert, body: bytes) -> Any:

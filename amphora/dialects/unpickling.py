@@ -61,6 +61,8 @@ class Machine:
         self._allowance = allowance
         self._spent = 0
         self._keys_by_hash: dict[int, list[Any]] = {}
+        # What was made for the items of instances, by its id.
+        self._made: dict[int, Any] = {}
 
     def execute(self, opcode: str, argument: Any) -> None:
         """Do what an opcode says.
@@ -147,10 +149,13 @@ class Machine:
         value = self.top(kind, Named)
         if type(value) is kind:
             return value
-        if not value.args or type(value.args[-1]) is not kind:
+        # Not to an argument of its own, which others may refer to.
+        if not value.args or type(value.args[-1]) is not kind or id(value.args[-1]) not in self._made:
             self._spend(len(value.args))
+            items = kind()
+            self._made[id(items)] = items
             # In place: the memo has it already.
-            force_setattr(value, 'args', (*value.args, kind()))
+            force_setattr(value, 'args', (*value.args, items))
         return value.args[-1]
 
     def push_frozenset(self, values: list[Any]) -> None:

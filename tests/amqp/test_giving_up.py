@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gevent
 import pytest
+from pamqp import commands
 
 from amphora.amqp import Channel, Connection, Message
+from tests.amqp.scripted import Peer, ScriptedBroker, delivery, method
 from tests.waiting import eventually
 
 # An answer of RabbitMQ's queue does not always come later than that of its channel.
@@ -74,3 +76,96 @@ def test_a_consumer_that_is_cancelled_without_waiting_leaves_no_message_unacked(
 
     other = connection.channel()
     eventually(lambda: other.queue.declare(queue, passive=True)[1:] == (5000 - len(handled), 0))
+
+
+@pytest.mark.parametrize('tag', ['the same', 'unknown'])
+def test_the_answer_to_another_cancel_does_not_end_a_consumer_early(
+    connection: Connection, channel: Channel, queue: str, tag: str
+) -> None:
+    # RabbitMQ answers at once for one that it does not know, or is cancelling already.
+    for _ in range(5000):
+        channel.basic.publish(Message('x'), '', queue)
+    channel.sync()
+    handled: list[int] = []
+
+    def handle(message: Message) -> None:
+        handled.append(message.delivery_info.delivery_tag)
+        channel.basic.ack(handled[-1])
+
+    channel.basic.consume(queue, handle, consumer_tag='the same')
+    eventually(lambda: handled)
+    channel.basic.cancel('the same', nowait=True)
+    channel.basic.cancel(tag)
+    eventually(lambda: not channel.consumers)
+
+    other = connection.channel()
+    eventually(lambda: other.queue.declare(queue, passive=True)[1:] == (5000 - len(handled), 0))
+
+
+def test_a_cancel_that_nobody_waited_for_ends_its_consumer() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.accept_channel()
+        peer.expect(commands.Basic.Consume)
+        peer.say(commands.Basic.ConsumeOk('tag'), 1)
+        peer.expect(commands.Basic.Cancel)
+        gevent.sleep(0.3)
+        peer.say(commands.Basic.CancelOk('tag'), 1)
+        peer.last_words()
+
+    with ScriptedBroker(script) as broker, broker.connect() as connection:
+        channel = connection.channel()
+        channel.basic.consume('q', lambda message: None, consumer_tag='tag')
+        with gevent.Timeout(0.1, False):
+            channel.basic.cancel('tag')
+            pytest.fail('it did not time out')
+
+        eventually(lambda: not channel.consumers)
+
+
+def test_what_a_consumer_got_that_nobody_waited_for_goes_back_when_it_has_ended() -> None:
+    # Before, it would come again and again, and a quorum queue would drop it for that.
+    def script(peer: Peer) -> list[str]:
+        peer.accept()
+        peer.accept_channel()
+        peer.expect(commands.Basic.Consume)
+        gevent.sleep(0.2)
+        peer.send(method(1, commands.Basic.ConsumeOk('tag')) + delivery(1, 'tag', 1, b'x'))
+        said = [peer.read().name]
+        peer.say(commands.Basic.CancelOk('tag'), 1)
+        said.append(peer.read().name)
+        peer.last_words()
+        return said
+
+    with ScriptedBroker(script) as broker:
+        with broker.connect() as connection:
+            channel = connection.channel()
+            with gevent.Timeout(0.1, False):
+                channel.basic.consume('q', lambda message: None, consumer_tag='tag')
+                pytest.fail('it did not time out')
+            eventually(lambda: not channel.consumers)
+            channel.connection.write(b'')
+            gevent.sleep(0.1)
+        assert broker.result() == ['Basic.Cancel', 'Basic.Nack']
+
+
+def test_acks_of_others_do_not_include_what_nobody_wanted(connection: Connection, channel: Channel, queue: str) -> None:
+    other_queue = channel.queue.declare(exclusive=True).queue
+    for _ in range(10):
+        channel.basic.publish(Message('x'), '', queue)
+        channel.basic.publish(Message('x'), '', other_queue)
+    channel.sync()
+    with gevent.Timeout(0, False):
+        channel.basic.consume(queue, lambda message: None)
+        pytest.fail('it did not time out')
+    taken: list[int] = []
+
+    def take(channel: Channel, tag: int, *_: object) -> None:
+        taken.append(tag)
+        channel.acks.add(tag)
+
+    channel.consume(other_queue, take)
+    eventually(lambda: len(taken) == 10)
+
+    other = connection.channel()
+    eventually(lambda: other.queue.declare(queue, passive=True)[1:] == (10, 0))

@@ -697,3 +697,17 @@ def test_what_is_derived_from_a_list_or_a_dict_becomes_its_name_and_its_items(
     value: Any, arrives: Named, protocol: int
 ) -> None:
     assert load(pickle.dumps([value, value], protocol)) == [arrives, arrives]
+
+
+class Seeded(list[Any]):
+    seed: Any
+
+    def __reduce__(self) -> Any:
+        return Seeded, (self.seed,), None, iter(self)
+
+
+def test_the_items_of_an_instance_are_not_put_into_an_argument_that_others_refer_to() -> None:
+    instance = Seeded([3])
+    instance.seed = [1, 2]
+
+    assert load(pickle.dumps((instance.seed, instance))) == ([1, 2], named(Seeded, [1, 2], [3]))

@@ -289,3 +289,7 @@ def test_a_name_that_no_queue_can_have_is_not_in_the_way_of_others(
     server.add_function(max, name=name)
     calling = client(dialect=RabiBridge())
     assert eventually(lambda: calling.try_call(function_name=name)(1, 2).value) == 2
+    # What was there before is there again.
+    with pytest.raises(ValueError, match='255'):
+        server._add_functions({name: min, 'x' * 250: min})
+    assert calling.call(function_name=name)(1, 2) == 2
