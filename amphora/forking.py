@@ -7,6 +7,8 @@ import weakref
 from collections.abc import Callable
 from typing import TypeVar
 
+import gevent
+
 T = TypeVar('T')
 
 
@@ -19,6 +21,9 @@ def abandoned_at_fork(abandon: Callable[[T], object]) -> weakref.WeakSet[T]:
     members: weakref.WeakSet[T] = weakref.WeakSet()
 
     def abandon_all() -> None:
+        if members:
+            # First: libuv would have the kernel's list of sockets, which is still the parent's, too, forget theirs.
+            gevent.reinit()
         for member in list(members):
             abandon(member)
 

@@ -11,7 +11,7 @@ from greenlet import getcurrent
 
 
 class _Logger(logging.Logger):
-    def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802  # the standard library's
+    def callHandlers(self, record: logging.LogRecord) -> None:  # the standard library's
         # Where the program is patched, a handler's lock is one of greenlets. Waiting for it raises in the hub, and what
         # follows the line there would not be done.
         if isinstance(getcurrent(), Hub) and monkey.is_module_patched('threading'):

@@ -54,8 +54,8 @@ class NativeThreads:
             if self._idle:
                 self._idle -= 1
             elif self._count < self._limit:
-                self._count += 1
                 start_thread(self._run)
+                self._count += 1
         self._tasks.put(task)
 
     def dismiss(self) -> None:

@@ -185,9 +185,9 @@ class Pending:
     def open(self, entry: Entry) -> None:
         """Have an entry in the table: before its request is written, for the reply may be that quick."""
         if not self._ticking:
-            self._ticking = True
             self._swept = int(monotonic() / _TICK)
             self._timer.start(self._tick)
+            self._ticking = True  # the last: Ctrl-C may come before
         # A deadline may have passed already: encoding large arguments takes its time.
         number = max(int(entry.deadline / _TICK), self._swept) + 1
         slot = self._slots.get(number)

@@ -167,8 +167,8 @@ class Watchdog:
 
     def _start(self) -> None:
         if not self._running:
-            self._running = True
             start_thread(self._run)
+            self._running = True  # there may be no room for a thread now
 
     def _run(self) -> None:
         while True:

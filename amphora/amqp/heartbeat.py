@@ -44,8 +44,8 @@ class HeartbeatSender:
         with self._lock:
             self._intervals[transport] = interval
             if not self._running:
-                self._running = True
                 _start_new_thread(self._run, ())
+                self._running = True  # there may be no room for a thread now, and for the next connection there is
 
     def remove(self, transport: Transport) -> None:
         """Stop looking after a transport; nothing happens when that was not the case."""

@@ -50,7 +50,9 @@ class PeerWatch:
         self._timer.close()
 
     def _check(self) -> None:
-        self._check_progress()
+        self._transport.recover()
+        if not self._transport.closed:
+            self._check_progress()
         if not self._transport.closed:
             self._check_silence()
 

@@ -4,7 +4,7 @@ cdef class Transport:
     cdef public double last_received, last_sent
     cdef public object _on_data, _on_lost, _on_drain, _sock, _partial, _lock, _loop, _reader, _writer
     cdef public Py_ssize_t _room, _queued
-    cdef public bint _was_congested, _armed, _busy
+    cdef public bint _was_congested, _armed, _busy, _paused
     cdef public list _queue
 
     cpdef bint is_congested(self) except -1

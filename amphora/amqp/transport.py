@@ -59,7 +59,7 @@ class Transport:
         high_water: int,
     ) -> None:
         self.high_water = high_water
-        self.closed = False
+        self.closed = self._paused = False
         self.last_received = self.last_sent = monotonic()
         self._on_data = on_data
         self._on_lost = on_lost
@@ -78,8 +78,8 @@ class Transport:
         self._busy = False
         self._lock = _allocate_lock()
         self._loop = gevent.get_hub().loop
-        self._reader = self._loop.io(self._sock.fileno(), _READ)
-        self._writer = self._loop.io(self._sock.fileno(), _WRITE)
+        self._reader: Any = self._loop.io(self._sock.fileno(), _READ)
+        self._writer: Any = self._loop.io(self._sock.fileno(), _WRITE)
 
     def start(self) -> None:
         """Begin to read."""
@@ -88,12 +88,14 @@ class Transport:
     def pause(self) -> None:
         """Read no more: what the peer sends stays in the socket, and then with the peer."""
         if not self.closed:
+            self._paused = True
             self._reader.stop()
 
     def resume(self) -> None:
         """Read again after `pause`."""
         if not self.closed:
             self.last_received = monotonic()  # its silence was this side's doing
+            self._paused = False
             self._reader.start(self._readable)
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -112,12 +114,19 @@ class Transport:
         except OSError as error:
             self._lose(error)
             return False
+        except BaseException:
+            self._interrupted()
+            raise
         if not data:
             self._lose(ConnectionResetError('the peer closed the socket'))
             return False
         self._room = _LARGE if len(data) >= _SMALL else _SMALL
         self.last_received = monotonic()
-        self._on_data(data)
+        try:
+            self._on_data(data)
+        except BaseException:
+            self._interrupted()
+            raise
         return True
 
     # -- writing -------------------------------------------------------------------------------------------------------
@@ -141,25 +150,37 @@ class Transport:
             self._queued += len(data)
         elif not self.closed:
             self._armed = True
-            if self._busy:
-                self._queue.append(data)
-                self._queued += len(data)
-                self._loop.run_callback(self.flush)
-            elif self._push(data):
-                self._loop.run_callback(self.flush)
-            else:
-                self._writer.start(self._writable)
+            try:
+                if self._busy:
+                    self._queue.append(data)
+                    self._queued += len(data)
+                    self._loop.run_callback(self.flush)
+                elif self._push(data):
+                    self._loop.run_callback(self.flush)
+                else:
+                    self._writer.start(self._writable)
+            except BaseException:
+                self._interrupted()
+                raise
 
     def flush(self) -> None:
         """Hand to the socket what is queued; runs at the end of an iteration whose first write went out at once."""
         if not self.closed:
-            self._busy = len(self._queue) > self._busy  # the first is among them when it has waited
-            self._drain()
+            try:
+                self._busy = len(self._queue) > self._busy  # the first is among them when it has waited
+                self._drain()
+            except BaseException:
+                self._interrupted()
+                raise
 
     def _writable(self) -> None:
-        if self._push():
-            self._writer.stop()
-            self._drain()
+        try:
+            if self._push():
+                self._writer.stop()
+                self._drain()
+        except BaseException:
+            self._interrupted()
+            raise
 
     def _drain(self) -> None:
         while self._queue:
@@ -251,6 +272,20 @@ class Transport:
         # The native thread may have held the lock at the fork; it does not exist here.
         self._lock = _allocate_lock()
         self.close()
+
+    def recover(self) -> None:
+        """In the hub, now and then: Ctrl-C may come before the first line of what the loop calls. gevent then no longer
+        calls what reads or writes."""
+        if self.closed:
+            return
+        if not (self._reader.active or self._paused):
+            self._lose(ConnectionAbortedError('reading was interrupted'))
+        elif self._armed and not self._writer.active:
+            self.flush()
+
+    def _interrupted(self) -> None:
+        # Ctrl-C may come anywhere: nobody knows how much of a frame was taken or sent, and the next connection does.
+        self._loop.run_callback(self._lose, ConnectionAbortedError('reading or writing was interrupted'))
 
     def _writing_failed(self, error: Exception) -> None:
         # What the peer has said before it went is still there: why it went, and what it has confirmed.
