@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import weakref
 from collections.abc import Callable, Mapping
@@ -68,13 +69,19 @@ def _stop_all() -> None:
         client._stop_at_exit()
 
 
+# The process of multiprocessing that was told to stop them when it ends.
+_told: int | None = None
+
+
 def _stop_at_end_of_child() -> None:
     # A process of multiprocessing ends with os._exit, which calls nothing of atexit's, but its own finalizers.
+    global _told
     processes = sys.modules.get('multiprocessing.process')
-    if processes is not None and processes.parent_process() is not None:
+    if processes is not None and processes.parent_process() is not None and _told != os.getpid():
         from multiprocessing.util import Finalize
 
         Finalize(None, _stop_all, exitpriority=1)
+        _told = os.getpid()
 
 
 class AmqpRpcClient:
@@ -196,7 +203,6 @@ class AmqpRpcClient:
         """In a forked child, when the client is used there: connections, reply queue and request ids of its own."""
         gevent.reinit()  # os.fork() does it only where it is patched
         was_working, topology = self in _working, self._topology
-        _stop_at_end_of_child()
         self._set_up(str(uuid4()))
         self._topology.add(*(record for record in topology if not topology.is_essential(record)))
         if was_working:
@@ -424,8 +430,7 @@ class AmqpRpcClient:
         self._check_thread()
         with self._life:
             self._stopped.clear()
-            if not _working:
-                _stop_at_end_of_child()
+            _stop_at_end_of_child()
             _working.add(self)
             self._consumer.start()
             self._publishing.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import weakref
 from collections.abc import Callable
 from typing import TypeVar
@@ -21,7 +22,7 @@ def abandoned_at_fork(abandon: Callable[[T], object]) -> weakref.WeakSet[T]:
     members: weakref.WeakSet[T] = weakref.WeakSet()
 
     def abandon_all() -> None:
-        if members:
+        if members and 'gevent.libuv.loop' in sys.modules:
             # First: libuv would have the kernel's list of sockets, which is still the parent's, too, forget theirs.
             gevent.reinit()
         for member in list(members):
