@@ -89,3 +89,11 @@ def test_the_installed_package_is_this_one():
 
 def test_the_test_process_is_not_patched():
     assert not any(monkey.is_module_patched(name) for name in ('socket', 'threading', 'time', 'subprocess'))
+
+
+def test_the_architecture_page_shows_the_layers_that_are_checked():
+    def layers(path: str, before: str) -> list[str]:
+        below = (ROOT / path).read_text().partition(before)[2]
+        return [line.strip() for line in re.match(r'(?:\s+[\w |]+\n)+', below)[0].splitlines() if line.strip()]
+
+    assert layers('docs/topics/architecture.rst', '.. code-block:: text\n') == layers('setup.cfg', 'layers =\n')
