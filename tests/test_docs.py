@@ -250,7 +250,7 @@ def test_the_reference_has_every_public_name(module):
 def test_the_page_about_logging_names_every_logger():
     page = (DOCS / 'how-to' / 'logging.rst').read_text()
     sources = ''.join(path.read_text() for path in (ROOT / 'amphora').rglob('*.py'))
-    loggers = set(re.findall(r"getLogger\('([\w.]+)'\)", sources))
+    loggers = set(re.findall(r"(?:getLogger|get_logger)\('([\w.]+)'\)", sources))
 
     # The root of them is only configured.
     assert set(re.findall(r'^``(amphora\.\w+)``', page, re.MULTILINE)) == loggers - {'amphora'}
