@@ -149,23 +149,28 @@ def test_what_a_consumer_got_that_nobody_waited_for_goes_back_when_it_has_ended(
         assert broker.result() == ['Basic.Cancel', 'Basic.Nack']
 
 
-def test_acks_of_others_do_not_include_what_nobody_wanted(connection: Connection, channel: Channel, queue: str) -> None:
-    other_queue = channel.queue.declare(exclusive=True).queue
-    for _ in range(10):
-        channel.basic.publish(Message('x'), '', queue)
-        channel.basic.publish(Message('x'), '', other_queue)
-    channel.sync()
-    with gevent.Timeout(0, False):
-        channel.basic.consume(queue, lambda message: None)
-        pytest.fail('it did not time out')
-    taken: list[int] = []
+def test_acks_of_others_do_not_include_what_nobody_wanted() -> None:
+    def script(peer: Peer) -> list[tuple[int, bool]]:
+        peer.accept()
+        peer.accept_channel()
+        tag = peer.expect(commands.Basic.Consume).consumer_tag
+        peer.say(commands.Basic.ConsumeOk(tag), 1)
+        peer.expect(commands.Basic.Consume)
+        gevent.sleep(0.2)
+        peer.send(method(1, commands.Basic.ConsumeOk('unwanted')) + delivery(1, 'unwanted', 1, b'x'))
+        peer.expect(commands.Basic.Cancel)
+        peer.send(delivery(1, tag, 2, b'x') + delivery(1, tag, 3, b'x'))
+        acks = [peer.expect(commands.Basic.Ack) for _ in range(2)]
+        peer.say(commands.Basic.CancelOk('unwanted'), 1)
+        peer.last_words()
+        return [(ack.delivery_tag, ack.multiple) for ack in acks]
 
-    def take(channel: Channel, tag: int, *_: object) -> None:
-        taken.append(tag)
-        channel.acks.add(tag)
-
-    channel.consume(other_queue, take)
-    eventually(lambda: len(taken) == 10)
-
-    other = connection.channel()
-    eventually(lambda: other.queue.declare(queue, passive=True)[1:] == (10, 0))
+    with ScriptedBroker(script) as broker:
+        with broker.connect() as connection:
+            channel = connection.channel()
+            channel.consume('q', lambda channel, tag, *_: channel.acks.add(tag))
+            with gevent.Timeout(0.1, False):
+                channel.basic.consume('p', lambda message: None, consumer_tag='unwanted')
+                pytest.fail('it did not time out')
+            eventually(lambda: b'unwanted' not in channel.consumers)
+        assert broker.result() == [(2, False), (3, False)]
