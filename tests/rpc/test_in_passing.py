@@ -15,7 +15,7 @@ def test_a_ctrl_c_while_the_hub_reads_does_not_leave_the_client_deaf(serving, cl
     serving(named={'echo': lambda value: value})
     calling = client()
     assert calling.call.echo(1) == 1
-    transport = calling._consuming.connection._transport
+    transport = eventually(lambda: calling._consuming.connection)._transport
     on_data = transport._on_data
 
     def interrupted(data):
