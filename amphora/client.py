@@ -30,6 +30,7 @@ from amphora.dialects.native import INTROSPECTION_SERVICE, Native, request_queue
 from amphora.errors import AmqpError, NotSent, WrongThread
 from amphora.forking import abandoned_at_fork
 from amphora.logs import get_logger
+from amphora.native_threads import at_thread_end
 from amphora.outcome import Outcome
 from amphora.party import party_of
 from amphora.publisher import BUFFER_BYTES, BUFFER_COUNT
@@ -432,6 +433,7 @@ class AmqpRpcClient:
             self._stopped.clear()
             _stop_at_end_of_child()
             _working.add(self)
+            at_thread_end(self, _working.discard)
             self._consumer.start()
             self._publishing.start()
             self._consuming.start()

@@ -1,13 +1,15 @@
 """Native threads, also in a program that gevent has monkey-patched: there, the standard library's are greenlets.
 
-Knows nothing of what runs in them.
+Knows nothing of what runs in them, nor of what they leave behind.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 from gevent import monkey
@@ -16,6 +18,39 @@ allocate_lock = monkey.get_original('_thread', 'allocate_lock')
 get_ident = monkey.get_original('_thread', 'get_ident')
 _SimpleQueue = monkey.get_original('queue', 'SimpleQueue')
 _start_new_thread = monkey.get_original('_thread', 'start_new_thread')
+_this_thread = monkey.get_original('_thread', '_local')()
+
+T = TypeVar('T')
+
+
+class _Estate:
+    """What a thread leaves behind. Only its thread keeps it, and so it goes when the thread ends."""
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._members: weakref.WeakKeyDictionary[Any, Callable[[Any], object]] = weakref.WeakKeyDictionary()
+
+    def add(self, member: T, close: Callable[[T], object]) -> None:
+        self._members[member] = close
+
+    def __del__(self) -> None:
+        # In a forked child the parent's other threads end at once, and theirs is the parent's. At the end of a program
+        # there is nothing left to close with.
+        if not sys.is_finalizing() and os.getpid() == self._process:
+            for member, close in list(self._members.items()):
+                close(member)
+
+
+def at_thread_end(member: T, close: Callable[[T], object]) -> None:
+    """Have something closed when the thread that runs this ends, for then its hub never runs again.
+
+    :param member: is not kept alive for it.
+    :param close: called with the member, in the thread. It must use neither hub nor loop, which may be gone, and must
+        not wait.
+    """
+    if not hasattr(_this_thread, 'estate'):
+        _this_thread.estate = _Estate()
+    _this_thread.estate.add(member, close)
 
 
 def start_thread(function: Callable[[], object]) -> None:

@@ -19,7 +19,7 @@ import gevent
 from gevent import monkey
 
 from amphora.invocation import running
-from amphora.native_threads import allocate_lock, get_ident, start_thread
+from amphora.native_threads import allocate_lock, at_thread_end, get_ident, start_thread
 
 logger = logging.getLogger('amphora.watchdog')
 
@@ -137,6 +137,7 @@ class Watchdog:
         with self._lock:
             if hub not in self._hubs:
                 self._hubs[hub] = _Hub()
+                at_thread_end(self._hubs[hub], self._forget)
             self._hubs[hub].users += 1
             self._start()
 
@@ -150,6 +151,11 @@ class Watchdog:
                 if not watched.users:
                     del self._hubs[hub]
                     watched.close()
+
+    def _forget(self, watched: _Hub) -> None:
+        # Its thread ends: it will never answer.
+        with self._lock:
+            self._hubs = {hub: other for hub, other in self._hubs.items() if other is not watched}
 
     def watch_loop(self, loop: object, call: Callable[[Callable[[], object]], object]) -> None:
         """Watch this thread's event loop from now on.

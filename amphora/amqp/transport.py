@@ -273,6 +273,12 @@ class Transport:
         self._lock = _allocate_lock()
         self.close()
 
+    def drop(self) -> None:
+        """At the end of the thread that made it: close the socket and leave the loop alone, which may be gone."""
+        with self._lock:
+            self.closed = True
+        self._sock.close()
+
     def recover(self) -> None:
         """In the hub, now and then: Ctrl-C may come before the first line of what the loop calls. gevent then no longer
         calls what reads or writes."""
