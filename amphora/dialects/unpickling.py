@@ -196,8 +196,8 @@ class Machine:
         self.instantiate(name, tuple(args))
 
     def set_state(self, state: Any) -> None:
-        instance = self.pop(Named)
-        self.push(Named(instance.name, instance.args, state))
+        # In place: the memo has the instance already, for those who refer to it.
+        force_setattr(self.top(Named), 'state', state)
 
     def _keys(self, values: Iterable[Any]) -> Iterator[Any]:
         """The values, each made sure of that it does no harm as a key of a dict or an element of a set."""

@@ -190,6 +190,14 @@ def test_what_an_instance_has_beside_its_arguments_is_its_state(protocol: int) -
     )
 
 
+@every_protocol
+def test_an_instance_is_the_same_wherever_it_is_referred_to(protocol: int) -> None:
+    failure = OutOfStock('screws', 3)
+    failure.shelf = 4  # type: ignore[attr-defined]
+    described = Named('%s.OutOfStock' % OutOfStock.__module__, ('screws', 3), {'shelf': 4})
+    assert load(pickle.dumps([failure, {'again': failure}], protocol)) == [described, {'again': described}]
+
+
 def test_keyword_arguments_come_last() -> None:
     called = b'\x80\x04\x8c\x01m\x8c\x01C\x93K\x01\x85}\x8c\x01aK\x02s\x92.'
     assert load(called) == Named('m.C', (1, {'a': 2}))
@@ -454,6 +462,7 @@ def test_a_value_that_is_referred_to_often_is_one() -> None:
         (b'}q\x00Nh\x00s.', 'a value contains itself'),
         (b'ca\nb\n]\x85R2a.', 'a value contains itself'),
         (b'ca\nb\n]q\x00\x85Rq\x010h\x00h\x01a.', 'a value contains itself'),
+        (b'ca\nb\n)Rq\x00h\x00\x85b.', 'a value contains itself'),
         (b'NNR.', 'a NoneType is where there should be a tuple'),
         (b'N)R.', 'a NoneType is where there should be a str'),
         (b']}b.', 'a list is where there should be a Named'),
