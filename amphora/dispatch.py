@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from reprlib import Repr
 from typing import Any
 
@@ -18,8 +18,8 @@ from amphora.invocation import run
 logger = logging.getLogger('amphora.dispatch')
 
 Function = Callable[..., Any]
-#: functions by name, each as it was given, how it is called, its options, and whether it is async; None: there is none
-Registered = dict[str, tuple[Function, Function, FunctionOptions, bool] | None]
+#: a function as it was given, how it is called, its options, and whether it is async; None: there is none
+Registered = tuple[Function, Function, FunctionOptions, bool] | None
 
 # How much of the arguments of a call that raised is logged, in characters.
 _EXCERPT_LENGTH = 200
@@ -71,9 +71,10 @@ class FunctionTable:
         """
         return self._options[name]
 
-    def add(self, function: Function, name: str, options: FunctionOptions = DEFAULT_OPTIONS) -> None:
+    def add(self, function: Function, name: str, options: FunctionOptions = DEFAULT_OPTIONS) -> Registered:
         """Register a function; one of the same name is replaced.
 
+        :returns: what it has replaced, for `put`.
         :raises TypeError: it cannot be called, or is an async generator; or its arguments are to be validated and
             cannot be; or the name is no text.
         :raises ValueError: the name is empty.
@@ -92,33 +93,21 @@ class FunctionTable:
             call = self._limit(call, options.timeout)
         if options.validate:
             call = Arguments(function).before(call)
-        self._functions[name] = function
-        self._calls[name] = call
-        self._options[name] = options
+        before: Registered = None
+        if name in self._functions:
+            before = self._functions[name], self._calls[name], self._options[name], name in self.async_names
+        self.put(name, (function, call, options, waits))
+        return before
+
+    def put(self, name: str, registered: Registered) -> None:
+        """Have this under a name, as `add` has returned it; None: nothing."""
+        self.async_names.discard(name)
+        if registered is None:
+            del self._functions[name], self._calls[name], self._options[name]
+            return
+        self._functions[name], self._calls[name], self._options[name], waits = registered
         if waits:
             self.async_names.add(name)
-        else:
-            self.async_names.discard(name)
-
-    def present(self, names: Iterable[str]) -> Registered:
-        """What is registered under each of these names, for `restore`."""
-        return {
-            name: (self._functions[name], self._calls[name], self._options[name], name in self.async_names)
-            if name in self._functions
-            else None
-            for name in names
-        }
-
-    def restore(self, registered: Registered) -> None:
-        """Have under each of these names what was there, or nothing."""
-        for name, before in registered.items():
-            self.async_names.discard(name)
-            if before is None:
-                del self._functions[name], self._calls[name], self._options[name]
-                continue
-            self._functions[name], self._calls[name], self._options[name], waits = before
-            if waits:
-                self.async_names.add(name)
 
     def _limit(self, call: Function, seconds: float) -> Function:
         if self._limited is None:

@@ -6,11 +6,11 @@ Knows functions and their options; not where requests for them come from.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from amphora.dispatch import FunctionTable, Registered
-from amphora.functions import marked_functions, name_of, options_of
+from amphora.functions import FunctionOptions, marked_functions, name_of, options_of
 from amphora.objects import public_methods
 from amphora.plugins import plugin_functions
 from amphora.time_limit import limited
@@ -68,9 +68,7 @@ class Offering:
         if func is None:
             return lambda decorated: self.add_function(decorated, name, **options)
         name = name_of(func) if name is None else name
-        before = self._functions.present([name])
-        self._functions.add(func, name, options_of(func).but(options))
-        self._offer(before)
+        self._add([(name, func, options_of(func).but(options))])
         return func
 
     def add_object(self, obj: object, name: str | None = None) -> list[str]:
@@ -120,20 +118,19 @@ class Offering:
         return self._add_functions(plugin_functions(directory))
 
     def _add_functions(self, functions: Mapping[str, Callable[..., Any]]) -> list[str]:
-        # All of them or none: one may be impossible.
-        before = self._functions.present(functions)
-        for table in (FunctionTable(limited, self._awaited), self._functions):
-            for name, function in functions.items():
-                table.add(function, name, options_of(function))
-        self._offer(before)
+        self._add((name, function, options_of(function)) for name, function in functions.items())
         return list(functions)
 
-    def _offer(self, before: Registered) -> None:
+    def _add(self, functions: Iterable[tuple[str, Callable[..., Any], FunctionOptions]]) -> None:
+        # All of them or none: one may be impossible, or have a name that no queue can have.
+        replaced: list[tuple[str, Registered]] = []
         try:
+            for name, function, options in functions:
+                replaced.append((name, self._functions.add(function, name, options)))
             self._offered()
-        except ValueError:
-            # A name that no queue can have would stand in the way of all that is added later.
-            self._functions.restore(before)
+        except (TypeError, ValueError):
+            for name, before in reversed(replaced):
+                self._functions.put(name, before)
             raise
 
     def _offered(self) -> None:

@@ -165,7 +165,13 @@ def test_add_function_takes_options_in_each_of_its_forms(server: Server, client:
 
 
 @pytest.mark.parametrize(
-    ('options', 'error'), [({'timeout': -1}, ValueError), ({'validate': 1}, TypeError), ({'quick': True}, TypeError)]
+    ('options', 'error'),
+    [
+        ({'timeout': -1}, ValueError),
+        ({'validate': 1}, TypeError),
+        ({'quick': True}, TypeError),
+        ({'name': ['x']}, TypeError),
+    ],
 )
 def test_a_wrong_option_is_an_error_when_the_function_is_added(
     server: Server, options: dict[str, Any], error: type[Exception]
