@@ -251,10 +251,9 @@ class Pending:
             del self._slots[entry._number]
 
     def _tick(self) -> None:
-        if not self._entries:
-            # A table that is empty does not wake the process.
-            self.rest()
-            return
+        self.rest()
+        if not self._ticking:
+            return  # a table that is empty does not wake the process
         now = int(monotonic() / _TICK)
         # The slot of the current tick holds deadlines of the tick before it.
         for number in range(self._swept + 1, now + 1):

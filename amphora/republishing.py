@@ -87,22 +87,7 @@ class Republishing:
         if _have_gone_back(jobs):
             return False
         first = jobs[0]
-        if not self.allowed:
-            logger.error(
-                'request %.100r cannot be set aside, and is tried again: this server may not publish to the default '
-                'exchange: %s',
-                first.properties.get('message_id'),
-                reason,
-            )
-            for job in jobs:
-                job.give_back()
-            return False
-        try:
-            declared = self._session.with_channel(self._declare_dead_queue, BURY_TIMEOUT)
-        except AmqpError as error:
-            logger.error('request %.100r cannot be set aside: %s', first.properties.get('message_id'), error)
-            declared = False
-        if not declared:
+        if not self._can_bury(first, reason):
             for job in jobs:
                 job.give_back()
             return False
@@ -114,6 +99,21 @@ class Republishing:
         )
         self._send(jobs, self._dead_queue.name, bury(first.properties, first.queue, deliveries, reason))
         return True
+
+    def _can_bury(self, job: Job, reason: str) -> bool:
+        if not self.allowed:
+            logger.error(
+                'request %.100r cannot be set aside, and is tried again: this server may not publish to the default '
+                'exchange: %s',
+                job.properties.get('message_id'),
+                reason,
+            )
+            return False
+        try:
+            return self._session.with_channel(self._declare_dead_queue, BURY_TIMEOUT)
+        except AmqpError as error:
+            logger.error('request %.100r cannot be set aside: %s', job.properties.get('message_id'), error)
+            return False
 
     def _declare_dead_queue(self, channel: Channel) -> None:
         try:

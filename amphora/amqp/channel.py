@@ -127,17 +127,14 @@ class Channel:
         self.connection.check_thread()
         with self._turn:
             self.check_open()
-            answer: AsyncResult[Any] = AsyncResult()
-            self._outstanding.append((answers, answer, fields.get('consumer_tag')))
-            self.connection.log_method('>', self.id, method)
-            self.connection.write(data)
+            answer = self._send_for(answers, method, data, fields)
             if on_written is not None:
                 on_written()
             try:
                 return answer.get()
             except BaseException:
                 if on_late is not None:
-                    answer.rawlink(lambda late: on_late(late.value) if late.successful() else None)
+                    _tell_when_answered(answer, on_late)
                 raise
 
     def ask(self, method: Method, answer: Method, on_answer: Callable[[Any], object], **fields: Any) -> None:
@@ -149,11 +146,7 @@ class Channel:
         data = self._encode(method, fields)
         self.connection.check_thread()
         self.check_open()
-        waiter: AsyncResult[Any] = AsyncResult()
-        waiter.rawlink(lambda late: on_answer(late.value) if late.successful() else None)
-        self._outstanding.append(((answer,), waiter, fields.get('consumer_tag')))
-        self.connection.log_method('>', self.id, method)
-        self.connection.write(data)
+        _tell_when_answered(self._send_for((answer,), method, data, fields), on_answer)
 
     def send(self, method: Method, **fields: Any) -> None:
         """Send a method that has no answer, or whose answer was declined with ``nowait``.
@@ -166,6 +159,15 @@ class Channel:
         self.check_open()
         self.connection.log_method('>', self.id, method)
         self.connection.write(data)
+
+    def _send_for(
+        self, answers: tuple[Method, ...], method: Method, data: bytes, fields: dict[str, Any]
+    ) -> AsyncResult[Any]:
+        answer: AsyncResult[Any] = AsyncResult()
+        self._outstanding.append((answers, answer, fields.get('consumer_tag')))
+        self.connection.log_method('>', self.id, method)
+        self.connection.write(data)
+        return answer
 
     def _encode(self, method: Method, fields: dict[str, Any]) -> bytes:
         data = frames.encode_method(self.id, method, **fields)
@@ -461,6 +463,10 @@ class Channel:
         if self.confirms is not None:
             self.confirms.lose(error)
         tell(self.close_listeners, error)
+
+
+def _tell_when_answered(answer: AsyncResult[Any], listener: Callable[[Any], object]) -> None:
+    answer.rawlink(lambda answered: listener(answered.value) if answered.successful() else None)
 
 
 # The queue gives them, not RabbitMQ's channel, which may answer what was sent later before. Who gave up waiting for one
