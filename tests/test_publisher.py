@@ -58,6 +58,16 @@ def take(peer: Peer) -> tuple[bytes, int]:
     return peer.expect(body.ContentBody).value, channel
 
 
+def taken_until_later(
+    publish: Callable[[bytes], list[bool]], broker: ScriptedBroker, outcomes: list[list[bool]]
+) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
+    """What the broker took until a message that comes when these have been confirmed; bodies and channels."""
+    eventually(lambda: outcomes == [[True]] * len(outcomes))
+    publish(b'later')
+    bodies, channels = zip(*broker.result(), strict=True)
+    return bodies, channels
+
+
 def test_what_a_replaced_channel_got_no_answer_for_is_sent_on_the_new_one(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,9 +85,7 @@ def test_what_a_replaced_channel_got_no_answer_for_is_sent_on_the_new_one(
     publish, broker = begin(script)
     outcomes = [publish(b'refused'), publish(b'not answered')]
 
-    eventually(lambda: outcomes == [[True], [True]])
-    publish(b'later')
-    bodies, channels = zip(*broker.result(), strict=True)
+    bodies, channels = taken_until_later(publish, broker, outcomes)
     assert bodies == (b'refused', b'not answered', b'refused', b'not answered', b'later')
     assert channels[0] == channels[1] != channels[2] == channels[3] == channels[4]
 
@@ -101,9 +109,7 @@ def test_one_that_is_to_go_alone_goes_when_those_before_it_are_settled(begin: Be
     gevent.sleep(0.1)  # it has been, and the channel was replaced
     outcomes.append(publish(b'suspect'))
 
-    eventually(lambda: outcomes == [[True], [True]])
-    publish(b'later')
-    bodies, channels = zip(*broker.result(), strict=True)
+    bodies, channels = taken_until_later(publish, broker, outcomes)
     assert bodies == (b'refused', b'suspect', b'refused', b'suspect', b'later')
     assert channels[1] != channels[2] == channels[3] == channels[4]
 
@@ -131,9 +137,7 @@ def test_of_two_that_are_to_go_alone_one_without_an_answer_keeps_nobody_waiting(
     publish, broker = begin(script)
     outcomes = [publish(b'one'), publish(b'other')]
 
-    eventually(lambda: outcomes == [[True], [True]])
-    publish(b'later')
-    bodies, channels = zip(*broker.result(), strict=True)
+    bodies, channels = taken_until_later(publish, broker, outcomes)
     assert bodies[:4] == (b'one', b'other', b'one', b'other')
     assert sorted(bodies[4:]) == [b'later', b'one', b'other']
     assert channels[2] == channels[3] != channels[4] == channels[5] == channels[6]

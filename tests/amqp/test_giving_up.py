@@ -57,49 +57,45 @@ def test_a_message_that_nobody_waited_for_is_given_back(channel: Channel, queue:
     assert eventually(lambda: channel.basic.get(queue)).body == b'x'
 
 
+class Busy:
+    """A consumer that acks, of a queue with thousands of messages; they are on their way when it is cancelled."""
+
+    def __init__(self, channel: Channel, queue: str) -> None:
+        self._channel, self._queue = channel, queue
+        self._count = 0
+        for _ in range(5000):
+            channel.basic.publish(Message('x'), '', queue)
+        channel.sync()
+        self.tag = channel.basic.consume(queue, self._handle)
+        eventually(lambda: self._count)
+
+    def _handle(self, message: Message) -> None:
+        self._count += 1
+        self._channel.basic.ack(message.delivery_info.delivery_tag)
+
+    def leaves_no_message_unacked(self, connection: Connection) -> None:
+        eventually(lambda: not self._channel.consumers)
+        other = connection.channel()
+        eventually(lambda: other.queue.declare(self._queue, passive=True)[1:] == (5000 - self._count, 0))
+
+
 def test_a_consumer_that_is_cancelled_without_waiting_leaves_no_message_unacked(
     connection: Connection, channel: Channel, queue: str
 ) -> None:
-    for _ in range(5000):
-        channel.basic.publish(Message('x'), '', queue)
-    channel.sync()
-    handled: list[int] = []
-
-    def handle(message: Message) -> None:
-        handled.append(message.delivery_info.delivery_tag)
-        channel.basic.ack(handled[-1])
-
-    tag = channel.basic.consume(queue, handle)
-    eventually(lambda: handled)
-    channel.basic.cancel(tag, nowait=True)
-    eventually(lambda: not channel.consumers)
-
-    other = connection.channel()
-    eventually(lambda: other.queue.declare(queue, passive=True)[1:] == (5000 - len(handled), 0))
+    consumer = Busy(channel, queue)
+    channel.basic.cancel(consumer.tag, nowait=True)
+    consumer.leaves_no_message_unacked(connection)
 
 
 @pytest.mark.parametrize('tag', ['the same', 'unknown'])
 def test_the_answer_to_another_cancel_does_not_end_a_consumer_early(
     connection: Connection, channel: Channel, queue: str, tag: str
 ) -> None:
+    consumer = Busy(channel, queue)
+    channel.basic.cancel(consumer.tag, nowait=True)
     # RabbitMQ answers at once for one that it does not know, or is cancelling already.
-    for _ in range(5000):
-        channel.basic.publish(Message('x'), '', queue)
-    channel.sync()
-    handled: list[int] = []
-
-    def handle(message: Message) -> None:
-        handled.append(message.delivery_info.delivery_tag)
-        channel.basic.ack(handled[-1])
-
-    channel.basic.consume(queue, handle, consumer_tag='the same')
-    eventually(lambda: handled)
-    channel.basic.cancel('the same', nowait=True)
-    channel.basic.cancel(tag)
-    eventually(lambda: not channel.consumers)
-
-    other = connection.channel()
-    eventually(lambda: other.queue.declare(queue, passive=True)[1:] == (5000 - len(handled), 0))
+    channel.basic.cancel(consumer.tag if tag == 'the same' else tag)
+    consumer.leaves_no_message_unacked(connection)
 
 
 def test_a_cancel_that_nobody_waited_for_ends_its_consumer() -> None:
