@@ -81,9 +81,10 @@ def check_serializer(serializer: object) -> None:
 class RpcJsonSerializer(AbstractRpcSerializer):
     """JSON, for whatever reads JSON.
 
-    Beside JSON's own types it takes dates, times and durations (ISO 8601), `Decimal`, `UUID`, `bytes` (base64), sets,
-    enums, dataclasses, attrs classes and `msgspec.Struct`; they arrive as the text, list or dict that JSON makes of
-    them, and keys of dicts arrive as text. Infinite floats and NaN are refused, JSON has none.
+    Beside JSON's own types it takes dates, times and durations (ISO 8601, where the offset of a zone is rounded to
+    minutes), `Decimal`, `UUID`, `bytes` (base64), sets, enums, dataclasses, attrs classes and `msgspec.Struct`; they
+    arrive as the text, list or dict that JSON makes of them, and keys of dicts arrive as text. Infinite floats and NaN
+    are refused, JSON has none.
     """
 
     content_type = 'application/json'
