@@ -5,10 +5,12 @@ Knows nothing of what runs in them, nor of what they leave behind.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import gevent
@@ -41,12 +43,18 @@ class _Estate:
                 close(member)
 
 
+def warn_elsewhere(logger: logging.Logger, text: str) -> None:
+    """Log a warning in a thread of its own, if there is room for one: a handler of the log may wait."""
+    with suppress(RuntimeError):
+        start_thread(lambda: logger.warning('%s', text))
+
+
 def at_thread_end(member: T, close: Callable[[T], object]) -> None:
     """Have something closed when the thread that runs this ends, for then its hub never runs again.
 
     :param member: is not kept alive for it.
-    :param close: called with the member, in the thread. It must use neither hub nor loop, which may be gone, and must
-        not wait.
+    :param close: called with the member, in the thread. It must use neither hub nor loop, which may be gone, and wait
+        for a moment at most.
     """
     if not hasattr(_this_thread, 'estate'):
         _this_thread.estate = _Estate()

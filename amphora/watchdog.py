@@ -11,6 +11,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from types import FrameType
 from typing import Any
@@ -86,7 +87,9 @@ class _Hub(_Watched):
         self._watcher.start(self._answer)
 
     def _ping(self) -> None:
-        self._watcher.send()
+        # Its thread may have destroyed the loop, and be about to end.
+        with suppress(ValueError):
+            self._watcher.send()
 
     def close(self) -> None:
         """It is pinged no more."""

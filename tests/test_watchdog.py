@@ -65,3 +65,29 @@ print(len(lines))
 def test_it_says_once_that_the_hub_is_free_again_whatever_the_handlers_do() -> None:
     # Held for a second; and free again.
     assert subprocess.check_output([sys.executable, '-c', SLOW_HANDLER], timeout=30) == b'2\n'
+
+
+DESTROYED = """
+import logging, threading, time
+import gevent
+from amphora.watchdog import watchdog
+
+logging.basicConfig(format='%(message)s')
+
+def destroy():
+    watchdog.watch()
+    gevent.get_hub().destroy(destroy_loop=True)
+    time.sleep(1)
+
+watchdog.watch()
+thread = threading.Thread(target=destroy)
+thread.start()
+thread.join()
+gevent.sleep(0.6)
+time.sleep(1.8)
+"""
+
+
+def test_a_thread_that_destroys_its_hub_does_not_end_it() -> None:
+    ran = subprocess.run([sys.executable, '-c', DESTROYED], stderr=subprocess.PIPE, text=True, timeout=30)
+    assert '<module> (line 18 of <string>) has held the hub for ' in ran.stderr

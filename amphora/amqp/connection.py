@@ -10,7 +10,6 @@ from __future__ import annotations
 import socket as stdlib_socket
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from itertools import cycle
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -46,7 +45,7 @@ from amphora.checks import check_host, check_integer, check_seconds
 from amphora.errors import WrongThread
 from amphora.forking import abandoned_at_fork
 from amphora.logs import get_logger
-from amphora.native_threads import at_thread_end, start_thread
+from amphora.native_threads import at_thread_end, warn_elsewhere
 from amphora.timing import Throttle
 
 if TYPE_CHECKING:
@@ -178,7 +177,7 @@ class Connection:
         self._has_transport = False
         self._transport: Transport
         _connections.add(self)
-        at_thread_end(self, Connection.drop)
+        at_thread_end(self, Connection.finish)
         self._open(password, ssl or None, high_water, server_hostname or host)
 
     @classmethod
@@ -560,16 +559,17 @@ class Connection:
             if self._has_transport:
                 self._transport.abandon()
 
-    def drop(self) -> None:
+    def finish(self) -> None:
         """At the end of the thread that made it: nobody uses it any more, and the broker is to know."""
         if self.error is None and self._has_transport:
             self.error = ConnectionClosed('the thread that made the connection has ended')
             heartbeat.sender.remove(self._transport)
-            self._transport.drop()
-            text = '%r; what is started in a thread is to be stopped there before it ends' % self
-            # In a thread of its own, if there is room for one: a handler of the log may wait.
-            with suppress(RuntimeError):
-                start_thread(lambda: logger.warning('%s', text))
+            self._transport.finish(
+                frames.encode_method(0, commands.Connection.Close, reply_code=200, reply_text='goodbye'),
+                frames.encode_method(0, commands.Connection.CloseOk),
+                CLOSE_TIMEOUT,
+            )
+            warn_elsewhere(logger, '%r; what is started in a thread is to be stopped there before it ends' % self)
 
     def _end(self, error: Exception) -> None:
         if self.error is not None:

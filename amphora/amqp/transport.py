@@ -273,11 +273,27 @@ class Transport:
         self._lock = _allocate_lock()
         self.close()
 
-    def drop(self) -> None:
-        """At the end of the thread that made it: close the socket and leave the loop alone, which may be gone."""
+    def finish(self, last: bytes, answer: bytes, timeout: float) -> None:
+        """At the end of the thread that made it: send what is queued, and last frames; wait for the answer to them, and
+        close the socket. The loop is left alone, which may be gone.
+
+        To close a socket from which something has not been read resets it, and the peer loses what it has not read.
+
+        :param answer: how what is received ends, when it is this; by TLS, nothing is.
+        :param timeout: seconds to wait at most.
+        """
         with self._lock:
             self.closed = True
-        self._sock.close()
+        with contextlib.suppress(OSError), self._sock:
+            until = monotonic() + timeout
+            self._sock.settimeout(timeout)
+            self._sock.sendall(b''.join((self._partial, self._encode(b''.join((*self._queue, last))))))
+            received = b''
+            while not received.endswith(answer) and monotonic() < until:
+                data = self._sock.recv(_LARGE)
+                if not data:
+                    break
+                received = (received + data)[-len(answer) :]
 
     def recover(self) -> None:
         """In the hub, now and then: Ctrl-C may come before the first line of what the loop calls. gevent then no longer
