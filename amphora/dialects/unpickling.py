@@ -182,7 +182,11 @@ class Machine:
                 self._spend(_WORK_OF_A_KEY * len(items))
                 self.push_frozenset(items)
             case _:
-                self.push(Named(name, args))
+                # With a list first: the garbage collector never learns of one in which there is nothing for it when it
+                # is made, and what is set later may lead back to it.
+                instance = Named(name, args, [])
+                force_setattr(instance, 'state', None)
+                self.push(instance)
 
     def instantiate_with_keywords(self) -> None:
         keywords, args, name = self.pop(dict), self.pop(tuple), self.pop(str)

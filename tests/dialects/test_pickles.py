@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import builtins
+import gc
 import os
 import pickle
 import shlex
 import sys
+import tracemalloc
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -196,6 +198,29 @@ def test_an_instance_is_the_same_wherever_it_is_referred_to(protocol: int) -> No
     failure.shelf = 4  # type: ignore[attr-defined]
     described = Named('%s.OutOfStock' % OutOfStock.__module__, ('screws', 3), {'shelf': 4})
     assert load(pickle.dumps([failure, {'again': failure}], protocol)) == [described, {'again': described}]
+
+
+@pytest.mark.parametrize(
+    'refused',
+    [
+        b'ca\nb\n)Rq\x00h\x00%s\x86b.',
+        b'ca\nb\n)Rq\x00]h\x00a%sab.',
+        b'ca\nb\n)Rq\x00h\x00a%sa.',
+    ],
+    ids=['tuple', 'list', 'items'],
+)
+def test_an_instance_that_contains_itself_does_not_stay_in_memory(refused: bytes) -> None:
+    size, times = 100_000, 50
+    pickled = refused % (b'X' + size.to_bytes(4, 'little') + b'x' * size)
+    tracemalloc.start()
+    try:
+        for _ in range(times):
+            with pytest.raises(ValueError, match='a value contains itself'):
+                load(pickled)
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < size * times / 10
+    finally:
+        tracemalloc.stop()
 
 
 def test_keyword_arguments_come_last() -> None:
