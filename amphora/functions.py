@@ -62,6 +62,10 @@ class FunctionOptions(Struct, frozen=True, kw_only=True):
         :raises TypeError: one does not exist, or is of the wrong type.
         :raises ValueError: one makes no sense.
         """
+        for option in changes:
+            if option not in FunctionOptions.__struct_fields__:
+                known = ', '.join(FunctionOptions.__struct_fields__)
+                raise TypeError('a function has no option %s; there are: %s' % (option, known))
         return FunctionOptions(**{**msgspec.structs.asdict(self), **changes}) if changes else self
 
 
@@ -73,12 +77,16 @@ def check_function_name(name: object) -> str:
     """The name, when it can be one of a function's.
 
     :raises TypeError: it is no text.
-    :raises ValueError: it is empty.
+    :raises ValueError: it is empty, or cannot be encoded as UTF-8.
     """
     if not isinstance(name, str):
         raise TypeError('the name of a function must be a str, not %r' % (name,))
     if not name:
         raise ValueError('the name of a function must not be empty')
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError('the name of a function cannot be encoded as UTF-8: %s' % error) from error
     return name
 
 
@@ -123,7 +131,7 @@ def function(func: Any = None, /, **options: Any) -> Any:
     :raises TypeError: an option does not exist or is of the wrong type; or what is marked is no function.
     :raises ValueError: an option makes no sense; the error names it.
     """
-    made = FunctionOptions(**options)
+    made = DEFAULT_OPTIONS.but(options)
     if func is None:
         return lambda decorated: _mark(decorated, made)
     return _mark(func, made)

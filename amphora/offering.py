@@ -128,7 +128,7 @@ class Offering:
             for name, function, options in functions:
                 replaced.append((name, self._functions.add(function, name, options)))
             self._offered()
-        except (TypeError, ValueError):
+        except BaseException:
             for name, before in reversed(replaced):
                 self._functions.put(name, before)
             raise

@@ -82,6 +82,7 @@ def test_methods_of_every_kind_can_be_marked():
     [
         ({'name': ''}, ValueError, 'name of a function must not be empty'),
         ({'name': 5}, TypeError, 'name of a function must be a str'),
+        ({'name': '\ud800'}, ValueError, 'name of a function cannot be encoded as UTF-8'),
         ({'queue_size': 0}, ValueError, 'queue_size must be from 1'),
         ({'queue_size': 1.5}, TypeError, 'queue_size must be an integer'),
         ({'queue_size': True}, TypeError, 'queue_size must be an integer'),
@@ -94,7 +95,7 @@ def test_methods_of_every_kind_can_be_marked():
         ({'ttl': 0}, ValueError, 'ttl must be more than 0'),
         ({'ttl': float('inf')}, ValueError, 'ttl must be from 0'),
         ({'validate': 'yes'}, TypeError, 'validate must be True or False'),
-        ({'time_out': 5}, TypeError, 'time_out'),
+        ({'time_out': 5}, TypeError, 'a function has no option time_out; there are: name, .*, timeout, '),
     ],
 )
 def test_a_wrong_option_is_an_error_when_the_function_is_marked(options, error, says):

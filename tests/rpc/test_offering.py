@@ -131,6 +131,24 @@ def test_nothing_is_added_when_a_plugin_is_wrong(server: Server, tmp_path: Path)
     assert repr(serving).endswith('0 functions>')
 
 
+def test_none_is_added_when_one_fails_in_a_way_of_its_own(server: Server) -> None:
+    class Opaque:
+        @property
+        def __signature__(self) -> None:
+            raise RuntimeError('no signature')
+
+        def __call__(self) -> None: ...
+
+    opaque = Opaque()
+    opaque.__amphora_options__ = FunctionOptions(name='opaque', validate=True)
+    serving = server(serve=False)
+
+    with pytest.raises(RuntimeError, match='no signature'):
+        serving.load_functions({'total': total, 'opaque': opaque})
+
+    assert repr(serving).endswith('0 functions>')
+
+
 # -- options -----------------------------------------------------------------------------------------------------------
 
 
