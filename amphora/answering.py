@@ -20,7 +20,7 @@ from amphora.custody import Custody
 from amphora.dead_letters import MAX_DELIVERIES
 from amphora.dialects.base import ServerSide, Source, text_of
 from amphora.dialects.encoded import Encoded
-from amphora.dispatch import FunctionTable
+from amphora.dispatch import FunctionTable, as_exception
 from amphora.envelope import Reply
 from amphora.errors import IgnoreRequest, RejectRequest, RemoteException, WrongRequest
 from amphora.intake import REQUEUE_DELAY, Job
@@ -203,11 +203,11 @@ class Answering:
                     'the result takes %d bytes; a message holds at most %d' % (len(encoded.body), MAX_MESSAGE_SIZE)
                 )
             return encoded
-        except (IgnoreRequest, RejectRequest):
+        except (IgnoreRequest, RejectRequest, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:  # of the result's own code: the function has run, and is not to run again
             logger.error('the reply to request %.100r cannot be sent: %s', id, _text_of(error))
-            return self._encode_error(job, error)
+            return self._encode_error(job, error if isinstance(error, Exception) else as_exception(error))
         finally:
             # The traceback of its error leads back to this frame: a circle that would keep the whole request in memory
             # until the garbage is collected.
@@ -330,7 +330,9 @@ class Answering:
             self._reply(key, self._encode_error(job, told) if wanted else _DONE, end=Job.drop)
             return
         jobs = self._in_hand.pop(key)
-        if self._republishing.bury(jobs, count_deliveries(job.properties), 'rejected: %s' % _text_of(error)):
+        text = _text_of(error)
+        reason = 'rejected: %s' % text if text else 'rejected, and no reason was given'
+        if self._republishing.bury(jobs, count_deliveries(job.properties), reason):
             self._tell(job, told)
 
     def _tell(self, job: Job, error: Exception) -> None:
@@ -347,7 +349,9 @@ class Answering:
         id, _ = self._side.return_address(properties)
         try:
             return self._side.encode_reply(Reply(id, error=error), properties)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             logger.exception('request %.100r gets no answer: its error cannot be encoded', id)
             return _DONE
 
@@ -368,7 +372,7 @@ class Answering:
         self._gone.add(client)
 
 
-def _text_of(error: Exception) -> str:
+def _text_of(error: BaseException) -> str:
     """The text of an error as a header and a line of a log take it."""
     return text_of(error)[:_REASON_LENGTH].replace('\n', '\\n')
 

@@ -288,7 +288,9 @@ def _exception_envelope(kind: str, args: list[Any]) -> dict[str, dict[str, Any]]
 def _args_of(exception: BaseException) -> list[Any]:
     try:
         args: Any = exception.args
-    except Exception:  # a class may make a property of it
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # a class may make a property of it, and gevent.Timeout is no Exception
         return []
     return list(args) if isinstance(args, (list, tuple)) else [args]
 
@@ -298,7 +300,9 @@ def _text_of(value: Any) -> str:
     for to_text in (repr, str):
         try:
             return _clean(to_text(value))
-        except Exception:  # the class is the user's
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # the class is the user's
             continue
     return f'<{type(value).__name__}>'
 

@@ -148,15 +148,17 @@ class FunctionTable:
                 args, kwargs = _excerpt(request.args), _excerpt(request.kwargs)
                 logger.debug('%s was called with %s %s', request.function, args, kwargs)
             if not isinstance(error, Exception):
-                error = _as_exception(error)
+                error = as_exception(error)
             return Reply(request.id, error=error)
 
 
-def _as_exception(error: BaseException) -> Exception:
+def as_exception(error: BaseException) -> Exception:
     """What stands for something that is no `Exception`, for serializers that know nothing else."""
     try:
         args = tuple(error.args)
-    except Exception:  # a class may make a property of it
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # a class may make a property of it
         args = ()
     return RemoteException(type(error).__name__, args)
 
@@ -176,6 +178,8 @@ def _excerpt(value: object) -> str:
     """Some text of a value, for the log."""
     try:
         text = _excerpts.repr(value)
-    except Exception as error:  # what a serializer of the user's own makes may have any `repr`
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # what a serializer of the user's own makes may have any `repr`
         text = '<%s>' % type(error).__name__
     return text[:_EXCERPT_LENGTH]

@@ -212,7 +212,9 @@ def text_of(value: object, to_text: Callable[[object], str] = str) -> str:
     """The text of an error or of an argument of one, whatever its class does, as UTF-8 can carry it."""
     try:
         text = to_text(value)
-    except Exception:  # the class, or that of an argument, is the user's
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # the class, or that of an argument, is the user's; and gevent.Timeout is no Exception
         text = '<%s>' % type(value).__name__
     return text.encode(errors='backslashreplace').decode()
 

@@ -153,10 +153,18 @@ class HostileError(Exception):
     __repr__ = __str__
 
 
+class LateError(Exception):
+    """What it asks for its text does not answer in time."""
+
+    def __str__(self) -> str:
+        raise gevent.Timeout
+
+
 STRANGE = {
     'long': ValueError('x' * 200_000),
     'half of a surrogate pair': ValueError('\ud800'),
     'none': HostileError(HostileError()),
+    'late': LateError(),
     'long, rejected': RejectRequest('x' * 200_000),
     'half of a surrogate pair, rejected': RejectRequest('\ud800'),
     'none, rejected': RejectRequest(HostileError()),
@@ -197,6 +205,19 @@ def test_a_call_that_is_rejected_is_kept_whatever_the_text(
 
     assert caught.value.error_type == 'RejectRequest'
     assert len(dead_letters(amqp_url, service)) == 1
+
+
+def test_what_is_rejected_without_a_word_is_kept_with_some(
+    serving: Server, client: Client, amqp_url: str, service: str
+) -> None:
+    def reject() -> None:
+        raise RejectRequest
+
+    serving(reject)
+
+    client().cast.reject()
+
+    assert dead_letters(amqp_url, service) == ['rejected, and no reason was given']
 
 
 def test_a_task_that_waits_for_its_next_try_is_one_when_the_connection_is_lost(

@@ -103,24 +103,59 @@ def test_arguments_of_an_exception_that_do_not_serialise_arrive_as_text(server: 
     assert 'lock' in str(caught.value.args[2])
 
 
-def test_an_exception_whose_own_text_fails_arrives(server: Server, client: Client) -> None:
+# What ends a function, and not its server.
+NO_EXCEPTIONS = [SystemExit, GeneratorExit, gevent.Timeout, gevent.GreenletExit]
+
+
+@pytest.mark.parametrize('kind', [RuntimeError, *NO_EXCEPTIONS])
+def test_an_exception_whose_own_text_fails_arrives(server: Server, client: Client, kind: type[BaseException]) -> None:
     class HostileError(Exception):
         def __str__(self) -> str:
-            raise RuntimeError('no text')
+            raise kind
 
         __repr__ = __str__
 
+    run = []
+
     def fail() -> None:
+        run.append(1)
         raise HostileError(HostileError())
 
-    server(fail)
+    server(fail, divide)
+    calling = client()
 
     with pytest.raises(RemoteException) as caught:
-        client().call.fail()
+        calling.call.fail()
     assert caught.value.error_type == 'HostileError'
+    assert calling.call.divide(6, 3) == 2
+    assert run == [1]
 
 
-@pytest.mark.parametrize('kind', [SystemExit, GeneratorExit, gevent.Timeout, gevent.GreenletExit])
+@pytest.mark.parametrize('kind', [RuntimeError, *NO_EXCEPTIONS])
+def test_what_ends_the_serialisation_of_a_result_arrives(
+    server: Server, client: Client, kind: type[BaseException]
+) -> None:
+    class Row(dict[str, object]):
+        def items(self) -> Any:
+            raise kind
+
+    run = []
+
+    def fail() -> Row:
+        run.append(1)
+        return Row(id=object())
+
+    server(fail, divide)
+    calling = client()
+
+    with pytest.raises(RemoteException) as caught:
+        calling.call.fail()
+    assert caught.value.error_type == kind.__name__
+    assert calling.call.divide(6, 3) == 2
+    assert run == [1]
+
+
+@pytest.mark.parametrize('kind', NO_EXCEPTIONS)
 def test_even_what_is_no_exception_reaches_the_caller_and_the_server_goes_on(
     server: Server, client: Client, kind: type[BaseException]
 ) -> None:
