@@ -30,7 +30,7 @@ from amphora.dialects.native import INTROSPECTION_SERVICE, Native, request_queue
 from amphora.errors import AmqpError, NotSent, WrongThread
 from amphora.forking import abandoned_at_fork
 from amphora.logs import get_logger
-from amphora.native_threads import at_thread_end
+from amphora.native_threads import at_thread_end, warn_elsewhere
 from amphora.outcome import Outcome
 from amphora.party import party_of
 from amphora.publisher import BUFFER_BYTES, BUFFER_COUNT
@@ -66,8 +66,13 @@ _working: set[AmqpRpcClient] = set()
 
 @atexit.register
 def _stop_all() -> None:
-    for client in list(_working):
+    # Kept until the end: what is stopped may have been forgotten by everybody else.
+    working = list(_working)
+    for client in working:
         client._stop_at_exit()
+    for client in {*working, *_clients}:
+        if client._publisher.held and not client._forked:
+            logger.warning('%s', client._unsent_at_end('the program'))
 
 
 # The process of multiprocessing that was told to stop them when it ends.
@@ -433,7 +438,7 @@ class AmqpRpcClient:
             self._stopped.clear()
             _stop_at_end_of_child()
             _working.add(self)
-            at_thread_end(self, _working.discard)
+            at_thread_end(self, AmqpRpcClient._end_with_thread)
             self._consumer.start()
             self._publishing.start()
             self._consuming.start()
@@ -501,9 +506,16 @@ class AmqpRpcClient:
         if self._publisher.held:
             # The program may have ended before there was a connection: give it a chance.
             self._publisher.wait_settled(STOP_TIMEOUT, even_away=True)
-            if self._publisher.held:
-                logger.warning('%r: the program ends with %d requests not sent', self, self._publisher.held)
         self.stop()
+
+    def _end_with_thread(self) -> None:
+        _working.discard(self)
+        _clients.discard(self)
+        if self._publisher.held:
+            warn_elsewhere(logger, self._unsent_at_end('its thread'))
+
+    def _unsent_at_end(self, of_what: str) -> str:
+        return '%r: %s ends with %d requests not sent' % (self, of_what, self._publisher.held)
 
 
 class AmqpRpcFanoutClient(AmqpRpcClient):

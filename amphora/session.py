@@ -187,6 +187,8 @@ class Session:
 
     def obstacle(self) -> str:
         """What keeps messages from the broker, in words for whoever could not send any."""
+        if self._greenlet is None:
+            return 'there is no connection: it was stopped, or not started'
         if self.connection is None:
             return 'there is no connection%s' % (' yet' if self.trouble is None else ': %s' % self.trouble)
         if self.connection.blocked is not None:

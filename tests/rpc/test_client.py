@@ -240,6 +240,16 @@ def test_without_a_broker_until_the_timeout_the_request_is_not_sent(gateway: Pro
     watch.check_timeout(0.4)
 
 
+@pytest.mark.parametrize('was_started', [True, False])
+def test_a_client_that_is_stopped_does_not_blame_the_broker(client: Client, was_started: bool) -> None:
+    calling = client(autostart=was_started)
+    if was_started:
+        calling.stop()
+
+    with pytest.raises(NotSent, match='there is no connection: it was stopped, or not started'):
+        calling.call(timeout=0.2).add(2, 3)
+
+
 @pytest.mark.parametrize('verb', ['call', 'defer'])
 def test_a_program_that_was_busy_until_the_timeout_does_not_blame_the_broker(
     server: Server, client: Client, verb: str

@@ -65,6 +65,49 @@ def output_of(program, *arguments, **environ):
     return subprocess.check_output(command, env={**os.environ, **environ}, timeout=30)
 
 
+LOSING = """
+import threading, time
+from amphora import AmqpRpcClient
+
+# Nobody is there.
+where = {'amqp_url': 'amqp://127.0.0.1:1'}
+
+def defer_when_stopped():
+    with AmqpRpcClient('lost', **where) as client:
+        pass
+    client.defer.note(1)
+    return client
+
+def defer_when_not_started():
+    client = AmqpRpcClient('lost', autostart=False, **where)
+    client.defer.note(1)
+    return client
+
+def defer_in_a_thread():
+    client = AmqpRpcClient('lost', **where)
+    client.defer.note(1)
+
+"""
+
+
+@pytest.mark.parametrize(
+    ('program', 'says'),
+    [
+        ('client = defer_when_stopped()', 'the program ends with 1 requests not sent'),
+        ('client = defer_when_not_started()', 'the program ends with 1 requests not sent'),
+        (
+            'thread = threading.Thread(target=defer_in_a_thread); thread.start(); thread.join(); time.sleep(2)',
+            'its thread ends with 1 requests not sent',
+        ),
+    ],
+)
+def test_the_log_tells_of_requests_that_are_lost_at_the_end(program, says):
+    command = [sys.executable, '-c', LOSING + program]
+    errors = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=30, check=True).stderr
+    assert errors.count('requests not sent') == 1
+    assert says in errors
+
+
 FORKING = """
 import os, sys
 from amphora import AmqpRpcClient
