@@ -11,7 +11,7 @@ from amphora.amqp.content import MAX_MESSAGE_SIZE
 from amphora.amqp.options import connection_options
 from amphora.checks import check_flag, check_host, check_host_parts, check_integer, check_name, check_seconds
 from amphora.compression import check_algorithm
-from amphora.configuration import ARGUMENT, Setting, resolve
+from amphora.configuration import ARGUMENT, OPTIONS, Setting, nearest, resolve
 from amphora.queue_arguments import Arguments, limits
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def make_settings(
     compress_threshold: int | None = None,
     *,
     service: str | None = None,
+    **unknown: Any,
 ) -> Settings:
     """Settings from what a user gave to a client or server, in the environment, and in a configuration file.
 
@@ -131,10 +132,13 @@ def make_settings(
     :param service: the service whose table in the file counts.
     :raises ValueError: when one of them makes no sense, or the file cannot be read; the error says which one, and where
         it was given.
-    :raises TypeError: when one is of the wrong type.
+    :raises TypeError: when one is of the wrong type, or unknown.
     :raises OSError: a file that the URL names cannot be read.
     :raises ImportError: the package that the compression needs is not installed.
     """
+    for name in unknown:
+        near = nearest(name, OPTIONS)
+        raise TypeError('there is no option %s%s' % (name, '' if near is None else '; is %s meant?' % near))
     options = resolve(
         {
             'amqp_url': amqp_url,

@@ -96,6 +96,8 @@ def running_server(
     :raises NotSent: there was no broker for ten seconds.
     """
     named = _by_name(functions)
+    if not named:
+        raise ValueError('there is no function in %r' % (functions,))
     check_seconds(stop_timeout, 'stop_timeout', MAX_STOP_TIMEOUT)
     passing = service is None and broker is not None
     if service is None:

@@ -74,6 +74,15 @@ def test_each_option_of_make_settings_is_one_of_each_place() -> None:
     assert [option for option, *_ in EACH] == list(OPTIONS)
 
 
+@pytest.mark.parametrize(
+    ('option', 'says'),
+    [('prefech', 'there is no option prefech; is prefetch meant\\?'), ('colour', 'there is no option colour$')],
+)
+def test_an_option_that_does_not_exist_is_named(option: str, says: str) -> None:
+    with pytest.raises(TypeError, match=says):
+        make_settings(**{option: 3})
+
+
 @pytest.mark.parametrize(('option', 'text', 'toml', 'value'), EACH, ids=[option for option, *_ in EACH])
 def test_an_option_comes_from_the_environment_from_the_file_or_from_its_default(
     option: str, text: str, toml: str, value: object, configure: Configure, monkeypatch: pytest.MonkeyPatch

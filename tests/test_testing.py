@@ -305,6 +305,8 @@ def test_of_an_object_its_public_methods_are_served():
         ([add, add], ValueError, "two functions are named 'add'"),
         ([lambda: None], ValueError, 'has no name to be called by'),
         (SimpleNamespace(_add=add), ValueError, 'no public function'),
+        ([], ValueError, r'no function in \[\]'),
+        ({}, ValueError, 'no function in {}'),
     ],
 )
 def test_what_cannot_be_served_is_named(functions, error, text):
