@@ -17,8 +17,8 @@ Arguments = Mapping[str, Any]
 #: what a queue's length limit does: drop the oldest, refuse the newest, refuse it and dead-letter it
 OVERFLOWS = ('drop-head', 'reject-publish', 'reject-publish-dlx')
 
-# RabbitMQ's timers take no more milliseconds.
-_MAX_MILLISECONDS = 4_294_967_295
+# RabbitMQ takes no more milliseconds: ten years.
+MAX_MILLISECONDS = 315_360_000_000
 # Bytes of a name or a routing key.
 _SHORT_STRING = 255
 
@@ -165,7 +165,7 @@ def _natural(value: Any) -> str | None:
 def _milliseconds(value: Any) -> str | None:
     if (fault := _natural(value)) is not None:
         return fault
-    return '{value_too_large,%d}' % value if value > _MAX_MILLISECONDS else None
+    return '{value_too_large,%d}' % value if value > MAX_MILLISECONDS else None
 
 
 def _positive_milliseconds(value: Any) -> str | None:
@@ -196,6 +196,12 @@ def _queue_mode(value: Any) -> str | None:
     return None if value in ('default', 'lazy') else '"unsupported queue mode \'%s\'"' % value
 
 
+def _queue_version(value: Any) -> str | None:
+    if (fault := integer_fault(value)) is not None:
+        return fault
+    return None if value in (1, 2) else '"unsupported queue version \'%d\'"' % value
+
+
 def _flag(value: Any) -> str | None:
     return None if isinstance(value, bool) else '{unacceptable_type,%s}' % amqp_type(value)
 
@@ -210,11 +216,30 @@ _CHECKS: dict[str, Callable[[Any], str | None]] = {
     'x-single-active-consumer': _flag,
     'x-queue-type': _queue_type,
     'x-queue-mode': _queue_mode,
+    'x-queue-version': _queue_version,
 }
 _DEAD_LETTER = ('x-dead-letter-exchange', 'x-dead-letter-routing-key')
 _NOT_FOR = {
-    'classic': ('x-delivery-limit', 'x-max-age', 'x-quorum-initial-group-size', 'x-dead-letter-strategy'),
-    'quorum': ('x-max-priority', 'x-queue-mode', 'x-max-age'),
+    'classic': (
+        'x-delivery-limit',
+        'x-max-age',
+        'x-max-in-memory-length',
+        'x-max-in-memory-bytes',
+        'x-quorum-initial-group-size',
+        'x-queue-leader-locator',
+        'x-stream-max-segment-size-bytes',
+        'x-initial-cluster-size',
+        'x-dead-letter-strategy',
+    ),
+    'quorum': (
+        'x-max-priority',
+        'x-queue-mode',
+        'x-queue-version',
+        'x-queue-master-locator',
+        'x-max-age',
+        'x-stream-max-segment-size-bytes',
+        'x-initial-cluster-size',
+    ),
 }
 #: arguments of a queue that a redeclaration must repeat
 QUEUE_ARGUMENTS = (*_DEAD_LETTER, *_CHECKS, 'x-delivery-limit')

@@ -216,9 +216,10 @@ class Channel:
 
     def _on_commit(self, asked: Any) -> None:
         self._check_tx()
-        for message, mandatory in self._take_held():
-            self._route(message, mandatory)
+        taken = [self._route(message, mandatory) for message, mandatory in self._take_held()]
         self.consuming.commit()
+        if not all(taken):
+            raise PreconditionFailed('partial tx completion')
         self.say(commands.Tx.CommitOk)
 
     def _on_rollback(self, asked: Any) -> None:

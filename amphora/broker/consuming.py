@@ -14,7 +14,7 @@ from pamqp import base, commands
 
 from amphora.amqp.errors import NotAllowed, NotImplemented_, PreconditionFailed
 from amphora.broker.arguments import integer_fault
-from amphora.broker.consumer import Consumer, Credit, Gate
+from amphora.broker.consumer import Consumer, Credit
 from amphora.broker.outstanding import Outstanding, OutstandingDeliveries, by_queue
 from amphora.broker.queues import Entry, Queue
 from amphora.broker.routing import REPLY_TO
@@ -139,7 +139,8 @@ class Consuming:
         if not consumer.no_ack:
             self._outstanding.add(tag, queue, entry, consumer)
         connection = self._channel.connection
-        message = _as_delivered(queue, entry)
+        # RabbitMQ leaves a count of 0 out here, but not where it answers basic.get.
+        message = _as_delivered(queue, entry) if entry.returns else entry.message
         connection.deliver(
             encode_deliver(
                 self._channel.id, self._prefixes[consumer], tag, entry.redelivered, message, connection.frame_max
@@ -261,15 +262,14 @@ class Consuming:
         now = monotonic()
         consumers, self._consumers, self._prefixes = self._consumers, {}, {}
         self._forget_replies()
-        closed = Gate()
-        closed.open = False
         for consumer in consumers.values():
-            # What goes to another when this one is cancelled must not come to a third of this channel.
-            consumer.gate = closed
-        for consumer in consumers.values():
-            self._vhost.cancel(consumer, now)
+            # Whoever is next must be none of this channel, and gets first what comes back.
+            self._vhost.cancel(consumer, now, dispatch=False)
         self.rollback()
         self._requeue(self._outstanding.take_all(), refused=False)
+        for consumer in consumers.values():
+            assert consumer.queue is not None
+            self._vhost.dispatch(consumer.queue, now)
 
 
 def _as_delivered(queue: Queue, entry: Entry) -> StoredMessage:

@@ -81,7 +81,7 @@ def _bind_queue(channel: Channel, asked: Any) -> None:
 def _unbind_queue(channel: Channel, asked: Any) -> None:
     name = channel.queue_name(asked.queue)
     routing_key = asked.routing_key if asked.routing_key or asked.queue else name
-    channel.vhost.unbind_queue(name, asked.exchange, routing_key, asked.arguments or {})
+    channel.vhost.unbind_queue(name, asked.exchange, routing_key, asked.arguments or {}, channel.connection)
     channel.answer(asked, commands.Queue.UnbindOk)
 
 

@@ -42,8 +42,8 @@ class Exchange:
         self.internal = internal
         self.arguments = arguments or {}
         alternate = self.arguments.get('alternate-exchange')
-        #: name of the exchange that gets what this one cannot route
-        self.alternate: str | None = alternate if isinstance(alternate, str) else None
+        #: name of the exchange that gets what this one cannot route; the default exchange would route nothing of it
+        self.alternate: str | None = alternate if isinstance(alternate, str) and alternate else None
         # Destination -> its bindings, each by routing key and frozen arguments.
         self._bindings: dict[Hashable, dict[tuple[str, Hashable], Arguments]] = {}
 
@@ -69,6 +69,10 @@ class Exchange:
         bindings[identity] = arguments
         self._added(destination, routing_key, arguments)
         return True
+
+    def has(self, destination: Hashable, routing_key: str, arguments: Arguments) -> bool:
+        """Whether there is such a binding."""
+        return (routing_key, freeze(arguments)) in self._bindings.get(destination, {})
 
     def unbind(self, destination: Hashable, routing_key: str, arguments: Arguments | None = None) -> bool:
         """Remove a binding; False when there is none like it."""

@@ -302,6 +302,8 @@ class Queue:
                 self._discount(entry)
                 self._drop(entry)
                 dead.append(entry)
+            if lane:
+                break  # what has a lower priority is not at the head
         for entry in dead:
             self._bury(entry.message, 'expired')
 
@@ -316,8 +318,10 @@ class Queue:
         if self.options.expires is not None and not self.consumers:
             deadline = self._last_used + self.options.expires
         for lane in self._lanes:
-            if lane and (at := lane[0].expires_at) is not None and (deadline is None or at < deadline):
-                deadline = at
+            if lane:
+                if (at := lane[0].expires_at) is not None and (deadline is None or at < deadline):
+                    deadline = at
+                break
         return deadline
 
     # -- consumers -----------------------------------------------------------------------------------------------------

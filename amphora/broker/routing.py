@@ -48,12 +48,11 @@ class Router:
         :param exchange: the one it was published to.
         :returns: whether there is any, and whether all of them took it.
         """
-        if not message.exchange and message.routing_key.startswith(REPLY_TO):
-            consumer = self._reply_consumers.get(message.routing_key)
-            if consumer is not None:
-                consumer(message.without_bcc())
-            # Delivered or not, it counts as not routed (https://www.rabbitmq.com/docs/direct-reply-to#limitations).
-            return False, True
+        if not message.exchange and self._reply_consumers:
+            for key in dict.fromkeys(message.routing_keys):
+                # Delivered or not, it counts as not routed (https://www.rabbitmq.com/docs/direct-reply-to#limitations).
+                if (consumer := self._reply_consumers.get(key)) is not None:
+                    consumer(message.without_bcc())
         return self._enqueue(message, self.route(exchange, message), now)
 
     def _enqueue(self, message: StoredMessage, queues: Iterable[Queue], now: float) -> tuple[bool, bool]:

@@ -14,6 +14,7 @@ from amphora.amqp.errors import FrameError, PreconditionFailed
 from amphora.amqp.fields import field_table, short_string
 from amphora.amqp.frames import FRAME_OVERHEAD
 from amphora.amqp.properties import decode_header, encode_header
+from amphora.broker.arguments import MAX_MILLISECONDS
 
 # Flags of a content header (AMQP 0-9-1, class basic) for which the broker must look inside.
 _HEADERS, _PRIORITY, _REPLY_TO, _EXPIRATION, _USER_ID = 0x2000, 0x0800, 0x0200, 0x0100, 0x0010
@@ -21,8 +22,6 @@ _OF_INTEREST = _HEADERS | _PRIORITY | _EXPIRATION | _USER_ID
 
 #: bytes that a message takes beside its body and header, roughly: the objects around them
 OVERHEAD = 500
-# RabbitMQ's longest, in milliseconds.
-_MAX_EXPIRATION = 4_294_967_295
 _INTEGER = re.compile(r'[+-]?\d+\Z')
 # Headers that name more routing keys; the second is taken out before delivery
 # (https://www.rabbitmq.com/docs/sender-selected).
@@ -201,7 +200,7 @@ class StoredMessage:
             death = {**same[0], 'count': _count(same[0]) + 1}
             earlier.remove(same[0])
         headers['x-death'] = [death, *earlier]
-        if 'x-first-death-reason' not in headers:
+        if 'x-death' not in self.headers and 'x-first-death-reason' not in headers:
             headers.update(
                 {'x-first-death-exchange': self.exchange, 'x-first-death-queue': queue, 'x-first-death-reason': reason}
             )
@@ -248,7 +247,7 @@ def _expiration_fault(text: str) -> str | None:
     value = int(text)
     if value < 0:
         return '{value_negative,%d}' % value
-    return '{value_too_large,%d}' % value if value > _MAX_EXPIRATION else None
+    return '{value_too_large,%d}' % value if value > MAX_MILLISECONDS else None
 
 
 def header_payload(body_size: int, properties: Mapping[str, Any]) -> bytes:

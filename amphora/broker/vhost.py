@@ -13,7 +13,14 @@ import secrets
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 
-from amphora.amqp.errors import AccessRefused, CommandInvalid, NotFound, PreconditionFailed, ResourceLocked
+from amphora.amqp.errors import (
+    AccessRefused,
+    CommandInvalid,
+    NotFound,
+    NotImplemented_,
+    PreconditionFailed,
+    ResourceLocked,
+)
 from amphora.broker.arguments import QUEUE_ARGUMENTS, QueueOptions, amqp_type, check_equivalent, check_flag
 from amphora.broker.consumer import Consumer
 from amphora.broker.exchanges import TYPES, X_MATCH, Arguments, DefaultExchange, Exchange, HeadersExchange
@@ -105,8 +112,8 @@ class VirtualHost:
             check_equivalent(current.arguments, arguments, ('alternate-exchange',), what, self.name)
             return
         _not_reserved('exchange', name)
-        alternate = arguments.get('alternate-exchange')
-        if alternate is not None and not isinstance(alternate, str):
+        alternate = arguments.get('alternate-exchange', '')
+        if not isinstance(alternate, str):
             raise PreconditionFailed(
                 "invalid type '%s' for arg 'alternate-exchange' in %s in vhost '%s'"
                 % (amqp_type(alternate), what, self.name)
@@ -168,10 +175,18 @@ class VirtualHost:
         self._not_default(exchange)
         self._bind(self.exchange(exchange), self.queue(queue, owner), routing_key, arguments)
 
-    def unbind_queue(self, queue: str, exchange: str, routing_key: str, arguments: Arguments) -> None:
-        """Undo `bind_queue`; nothing happens when there is no such binding."""
+    def unbind_queue(self, queue: str, exchange: str, routing_key: str, arguments: Arguments, owner: object) -> None:
+        """Undo `bind_queue`; nothing happens when there is no such binding.
+
+        :param owner: the connection that asks.
+        :raises ResourceLocked: another connection has the queue exclusively.
+        """
         self._not_default(exchange)
-        self._unbind(self.exchanges.get(exchange), self.queues.get(queue), routing_key, arguments)
+        source = self.exchanges.get(exchange)
+        destination = self.queues.get(queue)
+        if destination is not None and source is not None and source.has(destination, routing_key, arguments):
+            self.queue(queue, owner)
+        self._unbind(source, destination, routing_key, arguments)
 
     def _bind(self, source: Exchange, destination: Queue | Exchange, routing_key: str, arguments: Arguments) -> None:
         if isinstance(source, HeadersExchange):
@@ -248,6 +263,10 @@ class VirtualHost:
             self._watch(queue)
             return queue
         arguments = arguments or {}
+        # What goes with its connection is not durable, whatever was asked for.
+        durable = durable and not exclusive
+        if name:
+            _not_reserved('queue', name)
         if name in self.queues:
             queue = self.queue(name, owner)
             what = "queue '%s'" % name
@@ -259,12 +278,13 @@ class VirtualHost:
             queue.touch(now)
             self._watch(queue)
             return queue
-        if name:
-            _not_reserved('queue', name)
-        else:
+        made_up = not name
+        if made_up:
             name = 'amq.gen-' + secrets.token_urlsafe(16)
         options = QueueOptions.parse(arguments, name, self.name)
         if options.quorum:
+            if made_up:
+                raise PreconditionFailed('Cannot declare a server-named queue for type rabbit_quorum_queue')
             self._check_quorum(name, durable, exclusive, auto_delete)
         queue = self.queues[name] = Queue(
             name,
@@ -281,7 +301,7 @@ class VirtualHost:
         return queue
 
     def _check_quorum(self, name: str, durable: bool, exclusive: bool, auto_delete: bool) -> None:
-        for wrong, what in ((not durable, 'non-durable'), (exclusive, 'exclusive-owner'), (auto_delete, 'auto-delete')):
+        for wrong, what in ((auto_delete, 'auto-delete'), (exclusive, 'exclusive-owner'), (not durable, 'non-durable')):
             if wrong:
                 raise PreconditionFailed("invalid property '%s' for queue '%s' in vhost '%s'" % (what, name, self.name))
 
@@ -295,6 +315,11 @@ class VirtualHost:
         if name not in self.queues:
             return 0
         queue = self.queue(name, owner)
+        if queue.options.quorum and (if_unused or if_empty):
+            raise NotImplemented_(
+                "cannot delete queue '%s' in vhost '%s'. queue.delete operations with %s flag set are not supported by "
+                'quorum queues' % (name, self.name, 'if-unused' if if_unused else 'if-empty')
+            )
         if if_unused and queue.consumers:
             raise PreconditionFailed("queue '%s' in vhost '%s' in use" % (name, self.name))
         if if_empty and queue.ready:
@@ -328,8 +353,11 @@ class VirtualHost:
         queue.add_consumer(consumer, self.name)
         queue.touch(now)
 
-    def cancel(self, consumer: Consumer, now: float) -> None:
-        """Remove a consumer; an auto-delete queue goes with its last one."""
+    def cancel(self, consumer: Consumer, now: float, dispatch: bool = True) -> None:
+        """Remove a consumer; an auto-delete queue goes with its last one.
+
+        :param dispatch: whether others get at once what was his; otherwise `dispatch` is to be called.
+        """
         queue = consumer.queue
         assert queue is not None
         if queue.deleted:
@@ -337,8 +365,13 @@ class VirtualHost:
         queue.remove_consumer(consumer, now)
         if queue.auto_delete and not queue.consumers:
             self.remove_queue(queue)
-        else:
+        elif dispatch:
             # Where only one consumer is active it may have been this one.
+            self.dispatch(queue, now)
+
+    def dispatch(self, queue: Queue, now: float) -> None:
+        """Hand out what is ready to those who have room."""
+        if not queue.deleted:
             queue.dispatch(now)
             self._router.settle(queue, now)
 
@@ -348,8 +381,7 @@ class VirtualHost:
         assert queue is not None
         if not queue.deleted:
             queue.wake(consumer)
-            queue.dispatch(now)
-            self._router.settle(queue, now)
+            self.dispatch(queue, now)
 
     def get(self, queue: Queue, now: float) -> Entry | None:
         """Hand out a queue's first message; None when none is ready."""

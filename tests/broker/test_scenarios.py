@@ -265,6 +265,23 @@ def test_a_channel_that_ended_leaves_the_others(connect):
             'rabbit_classic_queue',
         ),
         (
+            lambda ch: ch.queue.declare('x', arguments={'x-queue-leader-locator': 'client-local'}),
+            PreconditionFailed,
+            "PRECONDITION_FAILED - invalid arg 'x-queue-leader-locator' for queue 'x' in vhost '/' of queue type "
+            'rabbit_classic_queue',
+        ),
+        (
+            lambda ch: ch.queue.declare('', durable=True, arguments={'x-queue-type': 'quorum'}),
+            PreconditionFailed,
+            'PRECONDITION_FAILED - Cannot declare a server-named queue for type rabbit_quorum_queue',
+        ),
+        (
+            lambda ch: ch.queue.declare('x', arguments={'x-message-ttl': 315_360_000_001}),
+            PreconditionFailed,
+            "PRECONDITION_FAILED - invalid arg 'x-message-ttl' for queue 'x' in vhost '/': "
+            '{value_too_large,315360000001}',
+        ),
+        (
             lambda ch: ch.queue.bind('nowhere', 'amq.direct', 'x'),
             NotFound,
             "NOT_FOUND - no queue 'nowhere' in vhost '/'",
@@ -326,6 +343,40 @@ def test_an_exclusive_queue_is_locked_for_others_and_goes_with_its_connection(co
     owner.close()
     with pytest.raises(NotFound):
         other.channel().queue.declare(name, passive=True)
+
+
+def test_an_exclusive_queue_is_not_durable_whatever_was_asked_for(channel, queue):
+    name = queue(exclusive=True, durable=True)
+    channel.queue.declare(name, exclusive=True)
+
+
+def test_only_its_owner_unbinds_an_exclusive_queue(connect, channel, queue, exchange):
+    name, source = queue(exclusive=True), exchange()
+    channel.queue.bind(name, source, 'key')
+    other = connect()
+    with other.channel() as asking:
+        asking.queue.unbind(name, source, 'no such binding')
+
+    with pytest.raises(ResourceLocked):
+        other.channel().queue.unbind(name, source, 'key')
+
+    channel.basic.publish(Message('x'), source, 'key')
+    eventually(lambda: channel.basic.get(name))
+
+
+def test_a_queue_that_was_named_by_the_broker_is_not_declared_by_its_name(channel):
+    name = channel.queue.declare('', exclusive=True).queue
+    channel.queue.declare(name, passive=True)
+
+    with pytest.raises(AccessRefused, match="contains reserved prefix 'amq\\."):
+        channel.queue.declare(name, exclusive=True)
+
+
+def test_times_of_ten_years_are_the_longest(channel, queue):
+    longest = 315_360_000_000
+    name = queue(arguments={'x-message-ttl': longest, 'x-expires': longest})
+    publish(channel, name, 'x', expiration=str(longest))
+    eventually(lambda: channel.basic.get(name))
 
 
 def test_an_auto_delete_queue_goes_with_its_last_consumer(connect, channel, queue):
@@ -572,6 +623,22 @@ def test_only_one_consumer_is_active(connect, channel, queue):
     eventually(lambda: second)
 
 
+def test_the_next_active_consumer_gets_first_what_the_last_one_has_left(connect, channel, queue):
+    name = queue(arguments={'x-single-active-consumer': True})
+    ending = connect().channel()
+    for each in (ending, channel):
+        each.basic.qos(prefetch_count=1)
+    first, second = consume(ending, name), consume(channel, name)
+    publish(channel, name, *range(3))
+    eventually(lambda: first)
+
+    ending.close()
+
+    eventually(lambda: second)
+    assert bodies(second) == ['0']
+    assert second[0].delivery_info.redelivered
+
+
 # -- limits and dead letters -------------------------------------------------------------------------------------------
 
 
@@ -704,6 +771,26 @@ def test_the_time_to_live_of_a_queue(channel, queue):
     assert died(eventually(lambda: channel.basic.get(graves)))['x-first-death-reason'] == 'expired'
 
 
+def test_what_has_a_lower_priority_does_not_expire_before_it_is_at_the_head(channel, queue, drain):
+    name, graves = with_dead_letters(queue, **{'x-max-priority': 5})
+    publish(channel, name, 'low', priority=1, expiration='20')
+    publish(channel, name, 'high', priority=3)
+    gevent.sleep(0.3)
+    assert channel.queue.declare(name, passive=True).message_count == 2
+
+    message = channel.basic.get(name)
+
+    assert message.body == b'high'
+    assert drain(graves, 1) == ['low']
+
+
+def test_a_message_that_says_it_has_died_before_is_not_told_how_it_died_first(channel, queue):
+    name, graves = with_dead_letters(queue, **{'x-message-ttl': 20})
+    publish(channel, name, 'x', headers={'x-death': []})
+
+    assert 'x-first-death-reason' not in eventually(lambda: channel.basic.get(graves)).headers
+
+
 def test_a_rejected_message_that_is_published_again_counts_its_deaths(channel, queue):
     name, graves = with_dead_letters(queue)
     headers = {}
@@ -728,6 +815,24 @@ def test_the_delivery_limit_of_a_quorum_queue(channel, queue):
         channel.basic.reject(message.delivery_info.delivery_tag, requeue=True)
 
     assert died(eventually(lambda: channel.basic.get(graves)))['x-first-death-reason'] == 'delivery_limit'
+
+
+def test_a_consumer_of_a_quorum_queue_is_told_of_earlier_deliveries_only(channel, queue):
+    name = queue(durable=True, arguments={'x-queue-type': 'quorum'})
+    publish(channel, name, 'x')
+    got = consume(channel, name)
+    eventually(lambda: got)
+    channel.basic.reject(got[0].delivery_info.delivery_tag, requeue=True)
+
+    eventually(lambda: len(got) == 2)
+    assert [message.properties.get('headers') for message in got] == [None, {'x-delivery-count': 1}]
+
+
+def test_a_quorum_queue_is_deleted_without_conditions(channel, queue):
+    name = queue(durable=True, arguments={'x-queue-type': 'quorum'})
+
+    with pytest.raises(NotImplemented_, match='with if-unused flag set are not supported by quorum queues'):
+        channel.queue.delete(name, if_unused=True)
 
 
 def test_where_a_quorum_queue_puts_what_comes_back(channel, queue):
@@ -801,6 +906,41 @@ def test_a_transaction(channel, queue, drain):
     assert drain(name, 1) == ['committed']
     with pytest.raises(PreconditionFailed, match='cannot switch from tx to confirm mode'):
         channel.confirm.select()
+
+
+def test_a_transaction_of_which_a_queue_refuses_some(channel, queue, drain):
+    full = queue('full', arguments={'x-max-length': 1, 'x-overflow': 'reject-publish'})
+    name = queue('name')
+    with channel.connection.channel() as other:
+        other.tx.select()
+        publish(other, full, 1, 2)
+        publish(other, name, 3)
+        with pytest.raises(PreconditionFailed, match='partial tx completion'):
+            other.tx.commit()
+
+    assert (drain(full, 1), drain(name, 1)) == (['1'], ['3'])
+
+
+def test_the_default_exchange_is_no_alternate(channel, queue, exchange):
+    name = queue()
+    first = exchange(arguments={'alternate-exchange': ''})
+    channel.confirm.select()
+
+    with pytest.raises(PublishReturned):
+        channel.basic.publish(Message('x'), first, name, mandatory=True, wait=True)
+
+
+def test_a_direct_reply_has_copies(channel, queue, drain):
+    requests, audit = queue('requests'), queue('audit')
+    replies = consume(channel, 'amq.rabbitmq.reply-to', no_ack=True)
+    publish(channel, requests, 'request', reply_to='amq.rabbitmq.reply-to')
+    address = eventually(lambda: channel.basic.get(requests)).properties['reply_to']
+
+    publish(channel, address, 'reply', headers={'CC': [audit]})
+    publish(channel, audit, 'copied', headers={'CC': [address]})
+
+    eventually(lambda: len(replies) == 2)
+    assert drain(audit, 2) == bodies(replies) == ['reply', 'copied']
 
 
 def test_direct_replies(connect, channel, queue):
