@@ -279,7 +279,7 @@ class Transport:
 
         To close a socket from which something has not been read resets it, and the peer loses what it has not read.
 
-        :param answer: how what is received ends, when it is this; by TLS, nothing is.
+        :param answer: the end of what is received, when this has come; over TLS nothing that is received ends so.
         :param timeout: seconds to wait at most.
         """
         with self._lock:
