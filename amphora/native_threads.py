@@ -18,6 +18,7 @@ from gevent import monkey
 
 allocate_lock = monkey.get_original('_thread', 'allocate_lock')
 get_ident = monkey.get_original('_thread', 'get_ident')
+sleep = monkey.get_original('time', 'sleep')
 _SimpleQueue = monkey.get_original('queue', 'SimpleQueue')
 _start_new_thread = monkey.get_original('_thread', 'start_new_thread')
 _this_thread = monkey.get_original('_thread', '_local')()

@@ -17,10 +17,9 @@ from types import FrameType
 from typing import Any
 
 import gevent
-from gevent import monkey
 
 from amphora.invocation import running
-from amphora.native_threads import allocate_lock, at_thread_end, get_ident, start_thread
+from amphora.native_threads import allocate_lock, at_thread_end, get_ident, sleep, start_thread
 
 logger = logging.getLogger('amphora.watchdog')
 
@@ -28,9 +27,6 @@ logger = logging.getLogger('amphora.watchdog')
 LIMIT = 1.0
 # How often they are pinged, in seconds.
 _INTERVAL = 0.25
-
-# The native one, whether this program is monkey-patched or not.
-_sleep = monkey.get_original('time', 'sleep')
 
 
 class _Watched(ABC):
@@ -190,7 +186,7 @@ class Watchdog:
             # Not under it: a handler of the log may wait for a greenlet of the thread that waits for the lock.
             for text in filter(None, said):
                 logger.warning('%s', text)
-            _sleep(_INTERVAL)
+            sleep(_INTERVAL)
 
 
 #: the one of this process

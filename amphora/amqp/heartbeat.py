@@ -18,11 +18,10 @@ from gevent import monkey
 
 from amphora.amqp.frames import HEARTBEAT_FRAME
 from amphora.amqp.transport import Transport
+from amphora.native_threads import allocate_lock, sleep
 
-# Native ones, whether this program is monkey-patched or not.
-_allocate_lock = monkey.get_original('_thread', 'allocate_lock')
+# A native one, whether this program is monkey-patched or not; it makes no hub for itself.
 _start_new_thread = monkey.get_original('_thread', 'start_new_thread')
-_sleep = monkey.get_original('time', 'sleep')
 
 
 class HeartbeatSender:
@@ -32,7 +31,7 @@ class HeartbeatSender:
         self._reset()
 
     def _reset(self) -> None:
-        self._lock: Any = _allocate_lock()
+        self._lock: Any = allocate_lock()
         self._intervals: dict[Transport, float] = {}
         self._running = False
 
@@ -64,7 +63,7 @@ class HeartbeatSender:
                 if now - transport.last_sent >= interval / 2:
                     transport.keep_alive(HEARTBEAT_FRAME)
             # Never for long: a connection with a short interval may be added meanwhile.
-            _sleep(min(0.5, *(interval / 4 for _, interval in transports)))
+            sleep(min(0.5, *(interval / 4 for _, interval in transports)))
 
 
 #: the one of this process

@@ -20,6 +20,8 @@ from typing import Any
 import gevent
 from gevent import monkey
 
+from amphora.native_threads import allocate_lock
+
 # A gevent loop's io events.
 _READ, _WRITE = 1, 2
 # Bytes received in one go: a full body frame costs one system call, while much comes. Otherwise less, and as much as a
@@ -35,8 +37,7 @@ _LAST_READS = 1000
 
 _NOTHING = b''
 
-# The native ones, whether this program is monkey-patched or not: the writer is shared with the native heartbeat thread.
-_allocate_lock = monkey.get_original('_thread', 'allocate_lock')
+# The native one, whether this program is monkey-patched or not: the writer is shared with the native heartbeat thread.
 _socket_class = monkey.get_original('socket', 'socket')
 
 
@@ -76,7 +77,7 @@ class Transport:
         self._armed = False
         # Whether the last iteration that wrote did so more than once.
         self._busy = False
-        self._lock = _allocate_lock()
+        self._lock = allocate_lock()
         self._loop = gevent.get_hub().loop
         self._reader: Any = self._loop.io(self._sock.fileno(), _READ)
         self._writer: Any = self._loop.io(self._sock.fileno(), _WRITE)
@@ -270,7 +271,7 @@ class Transport:
     def abandon(self) -> None:
         """In a forked child: let go of the socket, which is the parent's, without a word on it."""
         # The native thread may have held the lock at the fork; it does not exist here.
-        self._lock = _allocate_lock()
+        self._lock = allocate_lock()
         self.close()
 
     def finish(self, last: bytes, answer: bytes, timeout: float) -> None:
