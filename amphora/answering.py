@@ -207,7 +207,7 @@ class Answering:
             raise
         except BaseException as error:  # of the result's own code: the function has run, and is not to run again
             logger.error('the reply to request %.100r cannot be sent: %s', id, _text_of(error))
-            return self._encode_error(job, error if isinstance(error, Exception) else as_exception(error))
+            return self._encode_error(job, as_exception(error))
         finally:
             # The traceback of its error leads back to this frame: a circle that would keep the whole request in memory
             # until the garbage is collected.

@@ -147,13 +147,13 @@ class FunctionTable:
             if logger.isEnabledFor(logging.DEBUG):
                 args, kwargs = _excerpt(request.args), _excerpt(request.kwargs)
                 logger.debug('%s was called with %s %s', request.function, args, kwargs)
-            if not isinstance(error, Exception):
-                error = as_exception(error)
-            return Reply(request.id, error=error)
+            return Reply(request.id, error=as_exception(error))
 
 
 def as_exception(error: BaseException) -> Exception:
-    """What stands for something that is no `Exception`, for serializers that know nothing else."""
+    """The error, or what stands for one that is no `Exception`, for serializers that know nothing else."""
+    if isinstance(error, Exception):
+        return error
     try:
         args = tuple(error.args)
     except KeyboardInterrupt:

@@ -187,7 +187,7 @@ class Session:
 
     def obstacle(self) -> str:
         """What keeps messages from the broker, in words for whoever could not send any."""
-        if self._greenlet is None:
+        if not self.started:
             return 'there is no connection: it was stopped, or not started'
         if self.connection is None:
             return 'there is no connection%s' % (' yet' if self.trouble is None else ': %s' % self.trouble)

@@ -17,7 +17,7 @@ Arguments = Mapping[str, Any]
 #: what a queue's length limit does: drop the oldest, refuse the newest, refuse it and dead-letter it
 OVERFLOWS = ('drop-head', 'reject-publish', 'reject-publish-dlx')
 
-# RabbitMQ takes no more milliseconds: ten years.
+#: milliseconds of a time, of which RabbitMQ takes no more: ten years
 MAX_MILLISECONDS = 315_360_000_000
 # Bytes of a name or a routing key.
 _SHORT_STRING = 255
