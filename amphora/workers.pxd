@@ -1,7 +1,8 @@
 cdef class Workers:
     cdef Py_ssize_t _keep
-    cdef object _hub
+    cdef object _hub, _waiting, _callback
     cdef list _idle
     cdef set _busy
 
     cpdef begin(self, work, task)
+    cdef _work(self)
