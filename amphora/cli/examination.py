@@ -122,12 +122,14 @@ def _log_in(options: dict[str, Any], tell: Tell) -> Connection:
         connection = Connection(**{'name': 'amphora doctor', **options})
     except LoginRefused as error:
         tell('AMQP', '0-9-1')
-        raise Ailment(
-            'login',
-            error,
-            'correct user and password in the URL; RabbitMQ lets guest in from its own machine only, '
-            'rabbitmqctl add_user makes another',
-        ) from error
+        if re.search('no common login mechanism', error.text):
+            mend = 'name one that the broker offers with ?auth_mechanism=NAME in the URL, or have the broker offer it'
+        else:
+            mend = (
+                'correct user and password in the URL; RabbitMQ lets guest in from its own machine only, '
+                'rabbitmqctl add_user makes another'
+            )
+        raise Ailment('login', error, mend) from error
     except NotAllowed as error:
         tell('AMQP', '0-9-1')
         tell('login', 'as %s' % user)
@@ -137,11 +139,10 @@ def _log_in(options: dict[str, Any], tell: Tell) -> Connection:
             mend = 'let the user in: ' + _set_permissions(user, vhost)
         raise Ailment('vhost', error, mend) from error
     except AmqpError as error:
-        raise Ailment(
-            'AMQP',
-            error,
-            'give the port where the broker speaks AMQP, usually 5672 (with TLS 5671, and amqps:// in the URL)',
-        ) from error
+        mend = 'give the port where the broker speaks AMQP, usually 5672 (with TLS 5671, and amqps:// in the URL)'
+        if re.search(r' within \S+ s$', str(error)):
+            mend += '; or more time, in milliseconds, with ?connection_timeout=NUMBER in the URL'
+        raise Ailment('AMQP', error, mend) from error
     properties = connection.server_properties
     tell('AMQP', '0-9-1, %s %s' % (properties.get('product', 'broker'), properties.get('version', '')))
     tell('login', 'as %s' % user)
@@ -204,7 +205,12 @@ def _step(connection: Connection, step: str, rights: str) -> Iterator[Channel]:
     except ChannelClosed as error:
         raise Ailment(step, error, rights if error.code == 403 else "look at the broker's log") from error
     except (Closed, ConnectionFailed, PublishFailed) as error:
-        raise Ailment(step, error, "look at the broker's log") from error
+        mend = "look at the broker's log"
+        if isinstance(error, ConnectionFailed) and not connection.closed:
+            mend = (
+                "let a connection have more channels: with ?channel_max=NUMBER in the URL, or in the broker's settings"
+            )
+        raise Ailment(step, error, mend) from error
 
 
 def _tidy(connection: Connection, exchange: str, queue: str) -> None:

@@ -100,6 +100,7 @@ def test_a_port_where_nobody_answers(run: Run):
 
     assert status == 4
     assert stdout.splitlines()[3] == f'✗ AMQP       no AMQP connection to 127.0.0.1:{port} within 0.5 s'
+    assert '?connection_timeout=' in stdout
 
 
 def test_a_wrong_password(run: Run, rabbit):
@@ -109,6 +110,23 @@ def test_a_wrong_password(run: Run, rabbit):
     assert (good_steps(stdout), bad_steps(stdout)) == (STEPS[:4], ['login'])
     assert 'correct user and password' in stdout
     assert 'not-the-word' not in stdout + stderr
+
+
+def test_a_mechanism_that_the_broker_does_not_offer(run: Run, rabbit):
+    status, stdout, _ = run('doctor', '--url', f'{rabbit.url}?auth_mechanism=external')
+
+    assert status == 4
+    assert (good_steps(stdout), bad_steps(stdout)) == (STEPS[:4], ['login'])
+    assert 'correct user and password' not in stdout
+    assert '?auth_mechanism=' in stdout
+
+
+def test_too_few_channels(run: Run, rabbit):
+    status, stdout, _ = run('doctor', '--url', f'{rabbit.url}?channel_max=1')
+
+    assert status == 4
+    assert (good_steps(stdout), bad_steps(stdout)) == (STEPS[:7], ['publish'])
+    assert '?channel_max=' in stdout
 
 
 def test_a_virtual_host_that_does_not_exist(run: Run, rabbit):
