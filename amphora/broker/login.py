@@ -15,6 +15,21 @@ from amphora.amqp.fields import read_field_table
 MECHANISMS = ('PLAIN', 'AMQPLAIN')
 
 
+def check_users(users: Mapping[str, str]) -> dict[str, str]:
+    """Users as a broker takes them: name -> password.
+
+    :raises TypeError: they are something else.
+    """
+    if not isinstance(users, Mapping):
+        raise TypeError('users must map names to passwords, and not be a %s' % type(users).__name__)
+    for user, password in users.items():
+        if not isinstance(user, str):
+            raise TypeError('the name of a user must be a str, not %r' % (user,))
+        if not isinstance(password, str):
+            raise TypeError('the password of user %r must be a str, not of type %s' % (user, type(password).__name__))
+    return dict(users)
+
+
 def log_in(mechanism: str, response: bytes, users: Mapping[str, str], peer: str) -> str:
     """The user's name, when the response is right.
 

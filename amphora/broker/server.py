@@ -21,6 +21,7 @@ from amphora.amqp.errors import ConnectionForced
 from amphora.broker.clock import Clock
 from amphora.broker.connection import Connection
 from amphora.broker.limits import Limits
+from amphora.broker.login import check_users
 from amphora.broker.meter import Allowance, Meter
 from amphora.broker.vhost import VirtualHost
 from amphora.checks import check_integer, check_seconds
@@ -94,7 +95,7 @@ class Broker:
             raise TypeError('vhosts must be several names, not the text %r' % vhosts)
         self.host = host
         self.port = check_integer(port, 'port', 0, 65535)
-        self.users = dict(users) if users is not None else {'guest': 'guest'}
+        self.users = check_users(users) if users is not None else {'guest': 'guest'}
         self.limits = limits or Limits()
         self.meter = Meter(self.limits.memory, self._on_memory)
         self.allowance = Allowance(self.limits.memory)

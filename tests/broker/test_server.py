@@ -47,6 +47,19 @@ def test_users_and_virtual_hosts_are_those_it_was_given():
             Connection(port=broker.port, user='ann', password='p@ss/word', vhost='/')
 
 
+@pytest.mark.parametrize(
+    ('users', 'text'),
+    [
+        ('ann', 'users must map names to passwords, and not be a str'),
+        ({'ann': 3}, "the password of user 'ann' must be a str, not of type int"),
+        ({3: 'word'}, 'the name of a user must be a str, not 3'),
+    ],
+)
+def test_users_that_are_none_are_refused_at_once(users, text):
+    with pytest.raises(TypeError, match=text):
+        Broker(users=users)
+
+
 def test_the_guest_may_come_from_this_machine_only(broker):
     assert log_in('PLAIN', b'\0guest\0guest', broker.users, '::1') == 'guest'
     assert log_in('PLAIN', b'\0guest\0guest', broker.users, '::ffff:127.0.0.1') == 'guest'
