@@ -297,7 +297,7 @@ class Calling:
         elif publication.held:
             error = NotSent('the request was not sent in time: %s' % self._publishing.obstacle())
         else:
-            error = NotSent('the request was not sent in time: this program was busy until its time was over')
+            error = NotSent('the request was not sent in time: its time was over before this program came to send it')
         entry.throw(error)
 
     def _queue_full(self, publication: Publication) -> QueueFull:
