@@ -15,7 +15,8 @@ COMPILED := build/.compiled-with-$(subst /,-,$(PYTHON))
 PURE := build/pure
 # Calls and what they are on the wire. What is left out mostly waits, or is not made of what is compiled.
 PURE_TESTS := tests/dialects tests/rpc --ignore tests/rpc/test_coroutines.py --ignore tests/rpc/test_options.py \
-	$(patsubst %,tests/amqp/test_%.py,acks channel confirms consumers content frames message properties transport)
+	$(patsubst %,tests/amqp/test_%.py,acks channel confirms consumers content frames message properties transport) \
+	$(patsubst %,tests/test_%.py,pending recent workers)
 ARGS ?=
 SECONDS ?= 3600
 
