@@ -109,6 +109,10 @@ class Answering:
 
     def answer(self, job: Job) -> None:
         """Answer a request; it is acked when the broker has the reply."""
+        if job.recalled and not job.alone:
+            # Its intake was told to finish after it had come, and before it could begin.
+            job.give_back()
+            return
         properties = job.properties
         id, reply_to = self._return_address(properties)
         if id is None or (reply_to is None and not self._side.is_task(properties)):

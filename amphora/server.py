@@ -400,6 +400,7 @@ class AmqpRpcServer(Offering):
         with self._life:
             self.prepare_stop()
             while self._workers:
+                self._workers.go_on()
                 gevent.sleep(_POLL)
             deadline = Deadline.after(STOP_TIMEOUT, monotonic())
             while any(intake.in_hand for intake in self._intakes) and self._publishing.connection is not None:
@@ -424,6 +425,7 @@ class AmqpRpcServer(Offering):
     def _abandon(self) -> None:
         """In a forked child: what was made is the parent's."""
         self._forked = True
+        self._workers.abandon()
 
     def _check_thread(self) -> None:
         if gevent.get_hub() is not self._hub:

@@ -5,4 +5,5 @@ cdef class Workers:
     cdef set _busy
 
     cpdef begin(self, work, task)
+    cpdef go_on(self)
     cdef _work(self)

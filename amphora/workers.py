@@ -55,9 +55,17 @@ class Workers:
         :param work: what to do with the task; runs in a `contextvars` context of the task's own.
         """
         self._waiting.append((work, task))
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Have the loop begin what waits; again, should Ctrl-C have come between the loop and `_begin_all`."""
         # Asked of the callback itself: Ctrl-C may come before the first line of what the loop calls.
-        if self._callback is None or not self._callback.pending:
+        if self._waiting and (self._callback is None or not self._callback.pending):
             self._callback = self._hub.loop.run_callback(self._begin_all)
+
+    def abandon(self) -> None:
+        """In a forked child: what has not begun is the parent's."""
+        self._waiting.clear()
 
     def _begin_all(self) -> None:
         """In the hub: returns when all tasks have begun, and wait for something or have ended."""

@@ -147,3 +147,26 @@ def test_those_without_a_task_are_let_go(begun):
     workers.dismiss()
     gevent.sleep(0)
     assert worker.dead
+
+
+def test_what_the_loop_was_kept_from_beginning_begins_when_it_is_asked_to_go_on(begun):
+    workers = Workers(10)
+    workers.begin(begun.append, 'task')
+    # As Ctrl-C before the first line of what the loop calls.
+    (callback,) = [each for each in gevent.get_hub().loop._callbacks if each.callback == workers._begin_all]
+    callback.stop()
+    gevent.sleep(0.01)
+    assert begun == []
+    assert len(workers) == 1
+    workers.go_on()
+    gevent.sleep(0)
+    assert begun == ['task']
+
+
+def test_what_has_not_begun_is_not_a_forked_childs(begun):
+    workers = Workers(10)
+    workers.begin(begun.append, 'task')
+    workers.abandon()
+    gevent.sleep(0)
+    assert begun == []
+    assert len(workers) == 0

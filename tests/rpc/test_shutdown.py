@@ -81,6 +81,31 @@ def test_requests_that_a_prepared_server_had_not_begun_go_back(
     assert sorted(gate.entered) == list(range(20))
 
 
+def test_requests_that_came_together_with_one_that_prepares_the_stop_go_back(
+    server: Server, client: Client, peer: Peer
+) -> None:
+    run: list[int] = []
+
+    def once(number: int) -> int:
+        run.append(number)
+        if len(run) == 1:
+            serving.prepare_stop()
+        return number
+
+    serving, calling = server(once), client()
+    serving.stop()
+    results = [calling.defer(wait_publish=True).once(number) for number in range(40)]
+    serving.serve()
+    eventually(lambda: run)
+    serving.stop()
+
+    assert len(run) < 10
+    assert peer.ready() == 40 - len(run)
+    server(once)
+    assert [result.get(timeout=5) for result in results] == list(range(40))
+    assert sorted(run) == list(range(40))
+
+
 def test_requests_that_wait_to_run_alone_do_not_hold_up_a_stop_without_a_broker(
     server: Server, peer: Peer, gate: Gate, gateway: Proxy
 ) -> None:
