@@ -6,6 +6,7 @@ cdef class Transport:
     cdef public Py_ssize_t _room, _queued
     cdef public bint _was_congested, _armed, _busy, _paused
     cdef public list _queue
+    cdef public long _iteration
 
     cpdef bint is_congested(self) except -1
     cpdef write(self, bytes data)

@@ -77,6 +77,9 @@ class Transport:
         self._armed = False
         # Whether the last iteration that wrote did so more than once.
         self._busy = False
+        # The last of the loop's iterations whose first write went out at once. On libuv all have the same number, and
+        # every write waits for the end of its own.
+        self._iteration = -1
         self._lock = allocate_lock()
         self._loop = gevent.get_hub().loop
         self._reader: Any = self._loop.io(self._sock.fileno(), _READ)
@@ -152,12 +155,13 @@ class Transport:
         elif not self.closed:
             self._armed = True
             try:
-                if self._busy:
+                iteration = self._loop.iteration
+                if self._busy or iteration == self._iteration:
                     self._queue.append(data)
                     self._queued += len(data)
                     self._loop.run_callback(self.flush)
                 elif self._push(data):
-                    self._loop.run_callback(self.flush)
+                    self._iteration, self._armed = iteration, False
                 else:
                     self._writer.start(self._writable)
             except BaseException:
@@ -165,7 +169,7 @@ class Transport:
                 raise
 
     def flush(self) -> None:
-        """Hand to the socket what is queued; runs at the end of an iteration whose first write went out at once."""
+        """Hand to the socket what is queued; runs at the end of an iteration that has queued something."""
         if not self.closed:
             try:
                 self._busy = len(self._queue) > self._busy  # the first is among them when it has waited
@@ -224,7 +228,6 @@ class Transport:
             return True
 
     def _transmit(self, data: bytes) -> bool:
-        assert self._lock.locked()
         if self.closed:
             return True
         pending: bytes | memoryview = data

@@ -122,8 +122,7 @@ def test_the_next_iteration_begins_with_a_write_at_once_again(packets: Wired) ->
         packets.transport.write(word)
         packets.peer.setblocking(False)
         assert packets.peer.recv(100) == word
-        gevent.sleep(0)
-        gevent.sleep(0)
+        gevent.sleep(0.001)
 
 
 def test_while_iterations_write_more_than_once_the_first_write_waits_for_the_others(packets: Wired) -> None:
