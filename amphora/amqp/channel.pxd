@@ -22,7 +22,7 @@ cdef class Channel:
     cpdef _ack_gathered(self, delivery_tag, multiple)
     cpdef handle(self, int kind, payload)
     cpdef handle_delivery(self, tuple delivery)
-    cpdef _settle(self, bytes payload, bint acked)
+    cpdef settle(self, delivery_tag, int bits, bint acked)
     @cython.locals(consumer=_AnyConsumer)
     cpdef _on_delivery(
         self, bytes method, consumer_tag, delivery_tag, bint redelivered, Py_ssize_t names, dict properties, bytes body

@@ -293,13 +293,13 @@ class Channel:
         if kind == frames.METHOD:
             name = payload[:4]
             if name == frames.BASIC_ACK:
-                self._settle(payload, True)
+                self.settle(*frames.decode_ack(payload), True)
             elif name in _WITH_CONTENT:
                 content.begin(payload)
             elif content.method is not None:
                 raise UnexpectedFrame('a method frame in the middle of a message')
             elif name == frames.BASIC_NACK:
-                self._settle(payload, False)
+                self.settle(*frames.decode_ack(payload), False)
             else:
                 self._on_method(frames.decode_method(payload))
         elif kind == frames.BODY:
@@ -322,11 +322,14 @@ class Channel:
         self._content.check_whole(body)
         self._on_delivery(method, consumer_tag, delivery_tag, redelivered, names, properties, body)
 
-    def _settle(self, payload: bytes, acked: bool) -> None:
-        tag, bits = frames.decode_ack(payload)
+    def settle(self, delivery_tag: int, bits: int, acked: bool) -> None:
+        """Take a ``basic.ack`` or ``basic.nack`` of this channel: what was published there was confirmed, or refused.
+
+        :raises Closed: a connection error, when nothing was to be confirmed.
+        """
         if self.confirms is None:
             raise CommandInvalid('a confirm on channel %d, which is not in confirm mode' % self.id)
-        self.confirms.settle(tag, bits & 1 == 1, acked)
+        self.confirms.settle(delivery_tag, bits & 1 == 1, acked)
 
     def _on_delivery(
         self,

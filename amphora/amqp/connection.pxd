@@ -24,4 +24,6 @@ cdef class Connection:
     cpdef bint takes_messages(self) except -1
     cpdef _received(self, bytes data)
     @cython.locals(channel=_Channel, delivery=tuple)
-    cpdef _take_delivery(self, bytes data, at, frame_max)
+    cpdef _take(self, bytes data, at, frame_max)
+    @cython.locals(channel=_Channel, ack=tuple)
+    cpdef _take_confirm(self, bytes data, at)

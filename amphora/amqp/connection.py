@@ -164,7 +164,7 @@ class Connection:
         # channels are remembered, and are the last to be used again: a stray delivery must not meet a new channel's
         # consumer.
         self._retired: set[int] = set()
-        self._splitter = frames.Splitter(take=self._take_delivery)
+        self._splitter = frames.Splitter(take=self._take)
         self._writable = Event()
         self._writable.set()
         self._closing = False
@@ -452,16 +452,28 @@ class Connection:
             if self.error is None:
                 self._refuse(error)
 
-    def _take_delivery(self, data: bytes, at: int, frame_max: int) -> int:
+    def _take(self, data: bytes, at: int, frame_max: int) -> int:
+        """Take what most of the bytes are, deliveries and confirms, without a look at their frames."""
         delivery = read_delivery(data, at, frame_max)
         if delivery is None:
-            return 0
+            return self._take_confirm(data, at)
         stop, number = delivery[0], delivery[1]
         channel: Channel | None = self._channels.get(number)
         if channel is not None:
             channel.handle_delivery(delivery)
         else:
             self._check_retired(number)
+        return stop
+
+    def _take_confirm(self, data: bytes, at: int) -> int:
+        ack = frames.read_ack(data, at)
+        if ack is None:
+            return 0
+        stop, number, delivery_tag, bits = ack
+        channel: Channel | None = self._channels.get(number)
+        if channel is None:
+            return 0
+        channel.settle(delivery_tag, bits, True)
         return stop
 
     def _check_retired(self, number: int) -> None:

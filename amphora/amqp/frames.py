@@ -53,7 +53,7 @@ _tag_and_bits = struct.Struct('>QB')
 _unpack_tag_and_bits = _tag_and_bits.unpack_from
 #: packs type, channel and size of the payload
 pack_frame_header = _frame_header.pack
-_ack_head = struct.Struct('>BHI4sQBB').pack
+_ack = struct.Struct('>BHI4sQBB')
 
 # Pieces below this size, in bytes, are gathered in one buffer.
 _SMALL = 1024
@@ -134,6 +134,19 @@ class Splitter:
         :raises FrameError: when a frame is too large (known from its first seven bytes, before anything is kept for it)
             or does not end with the end octet. The stream is of no use from there on.
         """
+        at = 0
+        if self._take is not None and not (self._yielded or self._parts):
+            # Without a generator, where there is nothing for it to yield.
+            end = len(data)
+            while at < end:
+                stop = self._take(data, at, self.frame_max)
+                if not stop:
+                    return self._split(data, at)
+                at = stop
+            return iter(())
+        return self._split(data, 0)
+
+    def _split(self, data: bytes, at: int) -> Iterator[Frame]:
         is_new = not self._yielded and not self._parts
         if self._parts:
             # They are joined once, when the last has come: byte-wise arrival stays linear.
@@ -144,7 +157,7 @@ class Splitter:
             data = b''.join(self._parts)
             self._parts.clear()
             self._size = 0
-        at, end, needed = 0, len(data), 7
+        end, needed = len(data), 7
         unpack = unpack_frame_header
         while self._left or end - at >= 7:
             if self._left:
@@ -336,15 +349,28 @@ def encode_body(channel: int, body: bytes, frame_max: int) -> list[bytes | memor
     return out
 
 
-def encode_ack(channel: int, delivery_tag: int, multiple: bool = False) -> bytes:
+def _encode_ack(channel: int, delivery_tag: int, multiple: bool = False) -> bytes:
     """A ``basic.ack`` frame.
 
     :raises ValueError: when the delivery tag cannot be one.
     """
     try:
-        return _ack_head(METHOD, channel, 13, BASIC_ACK, delivery_tag, multiple, 0xCE)
+        return _ack.pack(METHOD, channel, 13, BASIC_ACK, delivery_tag, multiple, 0xCE)
     except struct.error as error:
         raise ValueError('a delivery tag must be an integer from 0 to 2^64 - 1, not %r' % (delivery_tag,)) from error
+
+
+def _read_ack(data: bytes, at: int) -> tuple[int, int, int, int] | None:
+    """The ``basic.ack`` frame that begins at an offset: where it ends, its channel, its delivery tag and its bits.
+
+    None when not all of it is there, and for anything else.
+    """
+    if len(data) - at < _ack.size:
+        return None
+    kind, channel, size, name, delivery_tag, bits, last = _ack.unpack_from(data, at)
+    if (kind, size, name, last) != (METHOD, 13, BASIC_ACK, 0xCE):
+        return None
+    return at + _ack.size, channel, delivery_tag, bits
 
 
 def _decode_ack(payload: bytes) -> tuple[int, int]:
@@ -370,6 +396,8 @@ def _decode_deliver(payload: bytes) -> tuple[bytes, int, bool, int]:
 
 
 if TYPE_CHECKING or speedups is None:
+    encode_ack, read_ack = _encode_ack, _read_ack
     decode_ack, decode_deliver = _decode_ack, _decode_deliver
 else:
+    encode_ack, read_ack = speedups.encode_ack, speedups.read_ack
     decode_ack, decode_deliver = speedups.decode_ack, speedups.decode_deliver

@@ -14,6 +14,8 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint64_t
 from libc.string cimport memcmp, memcpy
 
+from operator import index
+
 from amphora.amqp.errors import FrameError
 
 cdef extern from "Python.h":
@@ -29,10 +31,13 @@ cdef enum:
     BASIC = 60
     PUBLISH = 40
     DELIVER = 60
+    ACK = 80
     # What surrounds a frame's payload.
     OVERHEAD = 8
     # Of a publish's method, without its two names: class, method, the two reserved octets, the names' lengths, the bits.
     METHOD_SIZE = 9
+    # Of an ack's method: class, method, delivery tag, bits.
+    ACK_SIZE = 13
     # Of a header without its properties: class, weight, body size, flags.
     HEADER_SIZE = 14
     COUNT = 14
@@ -381,3 +386,31 @@ def decode_ack(bytes payload not None):
     if PyBytes_GET_SIZE(payload) < 13:
         raise FrameError('a basic.ack or basic.nack of %d bytes' % PyBytes_GET_SIZE(payload))
     return take_8(octets + 4), octets[12]
+
+
+def encode_ack(int channel, delivery_tag, bint multiple=False):
+    """See `amphora.amqp.frames.encode_ack`."""
+    cdef uint64_t tag
+    try:
+        tag = index(delivery_tag)
+    except (TypeError, OverflowError) as error:
+        raise ValueError('a delivery tag must be an integer from 0 to 2^64 - 1, not %r' % (delivery_tag,)) from error
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, OVERHEAD + ACK_SIZE)
+    cdef unsigned char *to = <unsigned char *> PyBytes_AS_STRING(made)
+    to = put_2(put_2(begin_frame(to, METHOD, channel, ACK_SIZE), BASIC), ACK)
+    put_1(put_1(put_8(to, tag), multiple), FRAME_END)
+    return made
+
+
+def read_ack(bytes data not None, Py_ssize_t at):
+    """See `amphora.amqp.frames.read_ack`."""
+    cdef const unsigned char *octets = <const unsigned char *> PyBytes_AS_STRING(data) + at
+    if (
+        PyBytes_GET_SIZE(data) - at < OVERHEAD + ACK_SIZE
+        or take_4(octets + 7) != (BASIC << 16 | ACK)
+        or take_4(octets + 3) != ACK_SIZE
+        or octets[0] != METHOD
+        or octets[OVERHEAD + ACK_SIZE - 1] != FRAME_END
+    ):
+        return None
+    return at + OVERHEAD + ACK_SIZE, take_2(octets + 1), take_8(octets + 11), octets[19]

@@ -691,6 +691,7 @@ def test_zero_in_tune_means_no_limit() -> None:
         (raw_frame(HEARTBEAT, 1, b''), UnexpectedFrame, 'type 8 on channel 1'),
         (raw_frame(HEARTBEAT, 5, b''), ChannelNumberError, 'channel 5, which is not open'),
         (method(77, commands.Queue.BindOk()), ChannelNumberError, 'channel 77, which is not open'),
+        (method(77, commands.Basic.Ack(1)), ChannelNumberError, 'channel 77, which is not open'),
         (raw_frame(BODY, 0, b'x'), UnexpectedFrame, 'type 3 on channel 0'),
         (raw_frame(HEADER, 0, b'x'), UnexpectedFrame, 'type 2 on channel 0'),
         (content_header(1, 1), UnexpectedFrame, 'a content header where a method frame was expected'),

@@ -136,6 +136,28 @@ def test_an_ack_is_encoded_as_pamqp_does_and_decoded_again(channel: int, tag: in
     assert frames.decode_ack(one_frame(expected)[2]) == (tag, int(multiple))
 
 
+@given(st.integers(1, 65535), st.integers(0, 2**64 - 1), st.booleans(), st.binary(max_size=30), st.binary(max_size=30))
+def test_an_ack_is_read_where_it_stands(channel: int, tag: int, multiple: bool, before: bytes, after: bytes) -> None:
+    ack = frames.encode_ack(channel, tag, multiple)
+    assert frames.read_ack(before + ack + after, len(before)) == (len(before + ack), channel, tag, int(multiple))
+    for end in range(len(ack)):
+        assert frames.read_ack(before + ack[:end], len(before)) is None
+
+
+@pytest.mark.parametrize('at', [0, 3, 4, 5, 6, 7, 8, 9, 10, 20])
+def test_what_is_no_ack_is_not_read_as_one(at: int) -> None:
+    ack = bytearray(frames.encode_ack(1, 7))
+    ack[at] ^= 1
+    assert frames.read_ack(bytes(ack), 0) is None
+
+
+@pytest.mark.parametrize('tag', [-1, 2**64, 1.0, '1', None])
+def test_a_delivery_tag_that_is_none_is_refused(tag: Any) -> None:
+    with pytest.raises(ValueError, match='a delivery tag must be an integer from 0 to') as refusal:
+        frames.encode_ack(1, tag)
+    assert repr(tag) in str(refusal.value)
+
+
 @given(st.integers(0, 2**63 - 1), st.booleans(), st.booleans())
 def test_a_nack_is_decoded(tag: int, multiple: bool, requeue: bool) -> None:
     payload = one_frame(method(1, commands.Basic.Nack(tag, multiple, requeue)))[2]
