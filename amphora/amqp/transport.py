@@ -24,6 +24,8 @@ from amphora.native_threads import allocate_lock
 
 # A gevent loop's io events.
 _READ, _WRITE = 1, 2
+# What libuv's loop says of its iterations, which libev's counts from 0; and what none says.
+_UNCOUNTED, _NO_ITERATION = -1, -2
 # Bytes received in one go: a full body frame costs one system call, while much comes. Otherwise less, and as much as a
 # TLS record holds: Python makes room for all of it first, and asking the system for as much as a frame is eight times
 # as long as receiving a few messages.
@@ -77,9 +79,8 @@ class Transport:
         self._armed = False
         # Whether the last iteration that wrote did so more than once.
         self._busy = False
-        # The last of the loop's iterations whose first write went out at once. On libuv all have the same number, and
-        # every write waits for the end of its own.
-        self._iteration = -1
+        # The last of the loop's iterations whose first write went out at once.
+        self._iteration = _NO_ITERATION
         self._lock = allocate_lock()
         self._loop = gevent.get_hub().loop
         self._reader: Any = self._loop.io(self._sock.fileno(), _READ)
@@ -160,10 +161,12 @@ class Transport:
                     self._queue.append(data)
                     self._queued += len(data)
                     self._loop.run_callback(self.flush)
-                elif self._push(data):
-                    self._iteration, self._armed = iteration, False
-                else:
+                elif not self._push(data):
                     self._writer.start(self._writable)
+                elif iteration == _UNCOUNTED:
+                    self._loop.run_callback(self.flush)
+                else:
+                    self._iteration, self._armed = iteration, False
             except BaseException:
                 self._interrupted()
                 raise

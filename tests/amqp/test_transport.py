@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -123,6 +126,33 @@ def test_the_next_iteration_begins_with_a_write_at_once_again(packets: Wired) ->
         packets.peer.setblocking(False)
         assert packets.peer.recv(100) == word
         gevent.sleep(0.001)
+
+
+WRITING = """
+import socket
+import gevent
+from amphora.amqp.transport import Transport
+
+ours, peer = gevent.socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+transport = Transport(ours, print, print, print, 1000)
+peer.setblocking(False)
+for word in (b'one', b'two', b'three'):
+    transport.write(word)
+    print(peer.recv(100))
+    gevent.sleep(0.001)
+transport.write(b'four')
+transport.write(b'five')
+print(peer.recv(100))
+gevent.sleep(0.001)
+print(peer.recv(100))
+"""
+
+
+@pytest.mark.parametrize('loop', ['libev-cext', 'libuv'])
+def test_the_first_write_of_an_iteration_leaves_at_once_whether_or_not_the_loop_counts_them(loop: str) -> None:
+    environment = {**os.environ, 'GEVENT_LOOP': loop}
+    output = subprocess.run([sys.executable, '-c', WRITING], env=environment, capture_output=True, check=True).stdout
+    assert output.split() == [b"b'one'", b"b'two'", b"b'three'", b"b'four'", b"b'five'"]
 
 
 def test_while_iterations_write_more_than_once_the_first_write_waits_for_the_others(packets: Wired) -> None:
