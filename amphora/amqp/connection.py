@@ -454,6 +454,8 @@ class Connection:
 
     def _take(self, data: bytes, at: int, frame_max: int) -> int:
         """Take what most of the bytes are, deliveries and confirms, without a look at their frames."""
+        if self.error is not None:
+            return len(data)  # of no interest any more: the one before has ended the connection, or forked
         delivery = read_delivery(data, at, frame_max)
         if delivery is None:
             return self._take_confirm(data, at)

@@ -167,6 +167,10 @@ class Transport:
                     self._loop.run_callback(self.flush)
                 else:
                     self._iteration, self._armed = iteration, False
+                    if self._queue or self._was_congested:
+                        # Something has written meanwhile, such as a finalizer; or somebody waits for `on_drain`.
+                        self._armed = True
+                        self._loop.run_callback(self.flush)
             except BaseException:
                 self._interrupted()
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import gevent
 import pytest
@@ -228,6 +229,47 @@ def test_a_confirm_on_a_channel_without_confirm_mode_is_an_error_that_says_so() 
         eventually(lambda: connection.closed)
         assert isinstance(connection.error, CommandInvalid)
         assert 'not in confirm mode' in str(connection.error)
+
+
+class Waiting:
+    """A publish that wants to know what became of it, and what else is then to happen."""
+
+    exchange = routing_key = ''
+    message_id = returned = None
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        self.then = then
+        self.heard: list[bool] = []
+
+    def settled(self, acked: bool) -> None:
+        self.heard.append(acked)
+        self.then()
+
+    def lost(self, error: Exception) -> None:
+        raise AssertionError(error)
+
+
+def test_of_confirms_that_come_together_none_is_heard_of_once_the_connection_is_abandoned() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.accept_channel()
+        peer.expect(commands.Confirm.Select)
+        peer.say(commands.Confirm.SelectOk(), 1)
+        for _ in range(3):
+            peer.expect_publish()
+        peer.send(ack(1) + ack(2) + ack(3))
+
+    with ScriptedBroker(script) as broker:
+        connection = broker.connect()
+        channel = connection.channel()
+        channel.confirm.select()
+        # In a forked child, where all of them are the parent's.
+        waiting = [Waiting(connection.abandon) for _ in range(3)]
+        for each in waiting:
+            channel.publish('', 'k', {}, b'', publication=each)
+        eventually(lambda: connection.closed)
+        gevent.sleep(0.1)
+        assert [each.heard for each in waiting] == [[True], [], []]
 
 
 def test_a_lost_connection_is_told_to_every_publisher_that_waits(rabbit: RabbitNode, connect: Connect) -> None:

@@ -128,6 +128,26 @@ def test_the_next_iteration_begins_with_a_write_at_once_again(packets: Wired) ->
         gevent.sleep(0.001)
 
 
+class Entered(Transport):
+    """One that is written to while it writes, as by a finalizer that the garbage collector runs just then."""
+
+    def _push(self, data: bytes = b'') -> bool:
+        if data == b'first':
+            self.write(b'meanwhile')
+        return super()._push(data)
+
+
+def test_what_is_written_while_something_is_written_leaves_at_the_end_of_the_iteration() -> None:
+    ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    transport = Entered(ours, print, print, print, HIGH_WATER)
+    transport.write(b'first')
+    peer.settimeout(5)
+    assert [peer.recv(100), peer.recv(100)] == [b'first', b'meanwhile']
+    assert transport.unsent == 0
+    transport.close()
+    peer.close()
+
+
 WRITING = """
 import socket
 import gevent
@@ -215,6 +235,36 @@ def test_a_peer_that_does_not_read_makes_it_congested_and_reading_makes_it_drain
     assert not transport.is_congested()
     assert len(stream.drained) == 1
     assert stream.drained[0] <= HIGH_WATER // 2
+
+
+def test_a_write_that_takes_along_what_was_left_says_that_it_has_drained(stream: Wired) -> None:
+    transport = stream.transport
+    transport.high_water = 0
+
+    def fill() -> int:
+        """Write until the socket is full; how many it has taken."""
+        for count in range(100_000):
+            transport.write(bytes(1024))
+            gevent.sleep(0.0001)
+            if transport.unsent:
+                return count
+        raise AssertionError('a socket without an end')
+
+    count = fill()
+    stream.read((count + 1) * 1024)
+    eventually(lambda: transport.unsent == 0)
+    for _ in range(count):
+        transport.write(bytes(1024))
+        gevent.sleep(0.0001)
+    # As the native thread does; it tells the loop nothing.
+    transport.keep_alive(b'beat')
+    assert transport.unsent == 4
+    assert transport.is_congested()
+
+    stream.read(count * 1024)
+    transport.write(b'more')
+    eventually(lambda: stream.drained == [0])
+    assert stream.read(8) == b'beatmore'
 
 
 def test_it_does_not_say_that_it_has_drained_when_nobody_found_it_congested(stream: Wired) -> None:
