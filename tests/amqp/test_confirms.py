@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import gevent
 import pytest
@@ -231,24 +230,6 @@ def test_a_confirm_on_a_channel_without_confirm_mode_is_an_error_that_says_so() 
         assert 'not in confirm mode' in str(connection.error)
 
 
-class Waiting:
-    """A publish that wants to know what became of it, and what else is then to happen."""
-
-    exchange = routing_key = ''
-    message_id = returned = None
-
-    def __init__(self, then: Callable[[], None]) -> None:
-        self.then = then
-        self.heard: list[bool] = []
-
-    def settled(self, acked: bool) -> None:
-        self.heard.append(acked)
-        self.then()
-
-    def lost(self, error: Exception) -> None:
-        raise AssertionError(error)
-
-
 def test_of_confirms_that_come_together_none_is_heard_of_once_the_connection_is_abandoned() -> None:
     def script(peer: Peer) -> None:
         peer.accept()
@@ -263,8 +244,15 @@ def test_of_confirms_that_come_together_none_is_heard_of_once_the_connection_is_
         connection = broker.connect()
         channel = connection.channel()
         channel.confirm.select()
-        # In a forked child, where all of them are the parent's.
-        waiting = [Waiting(connection.abandon) for _ in range(3)]
+
+        class Leaving(Note):
+            """In a forked child, where all of them are the parent's."""
+
+            def settled(self, acked: bool) -> None:
+                super().settled(acked)
+                connection.abandon()
+
+        waiting = [Leaving() for _ in range(3)]
         for each in waiting:
             channel.publish('', 'k', {}, b'', publication=each)
         eventually(lambda: connection.closed)
