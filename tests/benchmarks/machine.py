@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
+import sysconfig
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -22,6 +24,7 @@ def machine() -> dict[str, str]:
         'cores': str(os.cpu_count()),
         'memory': f'{int((_first("/proc/meminfo", "MemTotal") or "0 kB").split()[0]) / 1048576:.1f} GiB',
         'kernel': f'{platform.system()} {platform.release()}',
+        'system': (_first('/etc/os-release', 'PRETTY_NAME', '=') or 'unknown').strip('"'),
         'load before': f'{os.getloadavg()[0]:.2f}',
     }
 
@@ -31,7 +34,7 @@ def versions(url: str) -> dict[str, str]:
     with Connection.from_url(url) as connection:
         broker = connection.server_properties
     found = {
-        'Python': f'{platform.python_implementation()} {platform.python_version()}',
+        'Python': f'{platform.python_implementation()} {platform.python_version()}, {_build()}',
         str(broker.get('product', 'broker')): str(broker.get('version')),
         'Erlang': str(broker.get('platform')),
         'librabbitmq': library_version() or 'not installed',
@@ -44,9 +47,17 @@ def versions(url: str) -> dict[str, str]:
     return found
 
 
-def _first(path: str, name: str) -> str | None:
+def _build() -> str:
+    """How this Python was compiled. Debian's does not say that it was given a profile, and it was."""
+    if sys.base_prefix == '/usr':
+        return "the system's"
+    optimized = '--enable-optimizations' in (sysconfig.get_config_var('CONFIG_ARGS') or '')
+    return f'compiled {"with" if optimized else "without"} --enable-optimizations'
+
+
+def _first(path: str, name: str, separator: str = ':') -> str | None:
     for line in Path(path).read_text().splitlines():
-        key, _, value = line.partition(':')
+        key, _, value = line.partition(separator)
         if key.strip() == name:
             return value.strip()
     return None
