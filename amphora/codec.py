@@ -18,7 +18,7 @@ from amphora.errors import RemoteException, WrongRequest, WrongResult, remote_er
 from amphora.values import ENCODING_ERRORS, builtin, children, encode_msgpack, hides_not_finite
 
 try:
-    from amphora.long_texts import HOLE, LONG, MARK, fill, is_plain, take_out
+    from amphora.long_texts import HOLE, LONG, MARK, begins_plain, fill, take_out
 except ImportError:  # nothing could be compiled where this was installed: no text is long
     LONG = sys.maxsize
 
@@ -215,7 +215,7 @@ class JsonCodec(Codec):
 
     def _encode_result(self, obj: Any) -> bytes:
         body: bytes | None = None
-        if type(obj) is str and len(obj) >= LONG and is_plain(obj):
+        if type(obj) is str and len(obj) >= LONG and begins_plain(obj):
             body = fill(Codec._encode_result(self, HOLE), obj)
         return body or Codec._encode_result(self, obj)
 
@@ -255,7 +255,7 @@ def _lift(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, Sequence
             size += len(value)
             if len(value) > len(longest):
                 longest = value
-    if len(longest) < LONG or 2 * len(longest) <= size or not is_plain(longest):
+    if len(longest) < LONG or 2 * len(longest) <= size or not begins_plain(longest):
         return None
     others = [HOLE if value is longest else value for value in args]
     return longest, others, {name: HOLE if value is longest else value for name, value in kwargs.items()}

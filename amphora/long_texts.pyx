@@ -17,8 +17,9 @@ cdef extern from "Python.h":
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 largest)
 
 cdef enum:
-    # Octets that are looked at together: compilers make a few instructions of a loop whose length they know.
-    BLOCK = 64
+    # Octets that are looked at together, and then copied while they are at hand: compilers make a few instructions of a
+    # loop whose length they know, and what comes after it takes its time. A long text has at least as many.
+    BLOCK = 2048
     # What may surround a long text, in bytes: so much is looked through for it, one by one.
     AROUND = 1024
     DELETE = 0x7F
@@ -39,34 +40,46 @@ cdef inline unsigned char is_special(unsigned char octet) noexcept nogil:
     return (<signed char> octet < 0x20) | (octet == QUOTE) | (octet == BACKSLASH)
 
 
-cdef bint all_plain(const unsigned char *octets, Py_ssize_t size) noexcept nogil:
-    """Whether all of a text is ASCII, and nothing in it must be escaped."""
+cdef inline bint is_block_plain(const unsigned char *octets) noexcept nogil:
+    """Whether a block is all ASCII, and nothing in it must be escaped."""
     cdef unsigned char special = 0
-    cdef Py_ssize_t at = 0
     cdef int place
-    while size - at >= BLOCK:
-        for place in range(BLOCK):
-            special |= is_special(octets[at + place])
-        if special:
-            return False
-        at += BLOCK
-    while at < size:
-        special |= is_special(octets[at])
-        at += 1
+    for place in range(BLOCK):
+        special |= is_special(octets[place])
     return not special
 
 
-def is_plain(str text not None):
-    """Whether JSON of a text is the text itself between quotes."""
-    return PyUnicode_IS_ASCII(text) and all_plain(PyUnicode_1BYTE_DATA(text), PyUnicode_GET_LENGTH(text))
+cdef bint copy_plain(char *to, const unsigned char *octets, Py_ssize_t size) noexcept nogil:
+    """Copy a text of a block or more; False when it is not all ASCII, or something in it must be escaped."""
+    cdef Py_ssize_t at = 0, last = size - BLOCK
+    while at < last:
+        if not is_block_plain(octets + at):
+            return False
+        memcpy(to + at, octets + at, BLOCK)
+        at += BLOCK
+    # What is left, and as much of what comes before it as makes a block.
+    if not is_block_plain(octets + last):
+        return False
+    memcpy(to + last, octets + last, BLOCK)
+    return True
+
+
+def begins_plain(str text not None):
+    """Whether JSON of the beginning of a long text is that beginning itself; `fill` looks at the rest."""
+    if PyUnicode_GET_LENGTH(text) < BLOCK:
+        return False
+    return PyUnicode_IS_ASCII(text) and is_block_plain(PyUnicode_1BYTE_DATA(text))
 
 
 def fill(bytes body not None, str text not None):
-    """Put a plain text into the only hole of a body; None when there is none, or there are more."""
+    """Put a long text that begins plain into the only hole of a body.
+
+    None when there is no hole, or there are more; or when something in the text must be escaped.
+    """
     cdef Py_ssize_t size = PyBytes_GET_SIZE(body), length = PyUnicode_GET_LENGTH(text), before, after
     cdef const char *octets = PyBytes_AS_STRING(body)
     cdef const char *hole = <const char *> memchr(octets, 0, size)
-    if hole is NULL:
+    if hole is NULL or length < BLOCK:
         return None
     before = hole - octets
     after = size - before - 1
@@ -74,8 +87,9 @@ def fill(bytes body not None, str text not None):
         return None
     cdef bytes filled = PyBytes_FromStringAndSize(NULL, before + length + after)
     cdef char *to = PyBytes_AS_STRING(filled)
+    if not copy_plain(to + before, PyUnicode_1BYTE_DATA(text), length):
+        return None
     memcpy(to, octets, before)
-    memcpy(to + before, PyUnicode_1BYTE_DATA(text), length)
     memcpy(to + before + length, hole + 1, after)
     return filled
 
@@ -98,12 +112,10 @@ def take_out(body, int depth):
         octet = octets[at]
         at += 1
         if octet == QUOTE:
-            quote = <const unsigned char *> memchr(octets + at, QUOTE, size - at)
+            quote = <const unsigned char *> memchr(octets + at, QUOTE, min(size - at, _LONG))
             if quote is NULL:
-                return None
-            stop = quote - octets
-            if stop - at >= _LONG:
                 break
+            stop = quote - octets
             for place in range(at, stop):
                 if octets[place] == BACKSLASH or octets[place] == DELETE:
                     return None
@@ -114,14 +126,21 @@ def take_out(body, int depth):
             depth -= 1
         elif octet == c']' or octet == c'}':
             depth += 1
-    if depth or at + size - stop > AROUND:
+    # It ends where little is left, or there is much around it: `copy_plain` finds a quote before that.
+    stop = max(at + _LONG, size - AROUND)
+    if depth or stop >= size:
+        return None
+    quote = <const unsigned char *> memchr(octets + stop, QUOTE, size - stop)
+    if quote is NULL:
+        return None
+    stop = quote - octets
+    if at + size - stop > AROUND:
         return None
     if memchr(octets + stop, DELETE, size - stop) is not NULL or memchr(octets + stop, BACKSLASH, size - stop) is not NULL:
         return None
-    if not all_plain(octets + at, stop - at):
-        return None
     text = PyUnicode_New(stop - at, 0x7F)
-    memcpy(PyUnicode_1BYTE_DATA(text), octets + at, stop - at)
+    if not copy_plain(<char *> PyUnicode_1BYTE_DATA(text), octets + at, stop - at):
+        return None
     cdef bytes rest = PyBytes_FromStringAndSize(NULL, at + 1 + size - stop)
     cdef char *to = PyBytes_AS_STRING(rest)
     memcpy(to, octets, at)
