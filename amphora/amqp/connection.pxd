@@ -20,7 +20,7 @@ cdef class Connection:
     cdef public _Transport _transport
     cdef object __weakref__
 
-    cpdef write(self, bytes data)
+    cpdef write(self, data)
     cpdef bint takes_messages(self) except -1
     cpdef _received(self, bytes data)
     @cython.locals(channel=_Channel, delivery=tuple)

@@ -35,6 +35,7 @@ from amphora.amqp.errors import (
     UnexpectedFrame,
     connection_error,
 )
+from amphora.amqp.gathered import Gathered
 from amphora.amqp.handshake import agree, agree_heartbeat, describe_client, log_in
 from amphora.amqp.listeners import tell
 from amphora.amqp.options import connection_options
@@ -391,7 +392,7 @@ class Connection:
         """Bytes that were written and that the socket has not taken yet."""
         return self._transport.unsent
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | Gathered) -> None:
         """Send whole frames; never blocks."""
         self._transport.write(data)
 

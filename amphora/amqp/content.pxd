@@ -6,7 +6,7 @@ cdef class ContentAssembler:
     cdef public object method
     cdef public dict properties
     cdef public bytes content
-    cdef public list _parts
+    cdef public object _body
     # The sender says how much: any 64 bits.
     cdef object _missing
 
@@ -15,6 +15,6 @@ cdef class ContentAssembler:
     cdef object _grow(self, payload)
 
 
-cpdef bytes encode_message(
+cpdef object encode_message(
     channel, exchange, routing_key, mandatory, properties, body, frame_max=*, max_message_size=*
 )

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from amphora.amqp.body import Body
 from amphora.amqp.errors import FrameError, UnexpectedFrame
-from amphora.amqp.frames import Pieces, encode_body, encode_publish, keep, speedups
+from amphora.amqp.frames import encode_body, encode_publish, speedups
+from amphora.amqp.gathered import GATHER_FROM, Gathered
 from amphora.amqp.properties import decode_header, encode_header
 
 #: RabbitMQ's own proposal, and ours: the largest frame, in bytes
@@ -54,7 +56,7 @@ def encode_message(
     body: bytes,
     frame_max: int = FRAME_MAX,
     max_message_size: int = MAX_MESSAGE_SIZE,
-) -> bytes:
+) -> bytes | Gathered:
     """All frames of a publish; raises as `encode_publish_head`."""
     if _encode_usual is not None:
         usual: bytes | None = _encode_usual(
@@ -65,7 +67,8 @@ def encode_message(
     head = encode_publish_head(
         channel, exchange, routing_key, mandatory, properties, len(body), frame_max, max_message_size
     )
-    return b''.join((head, *encode_body(channel, body, frame_max)))
+    pieces = [head, *encode_body(channel, body, frame_max)]
+    return Gathered(pieces) if len(body) > GATHER_FROM else b''.join(pieces)
 
 
 class ContentAssembler:
@@ -77,14 +80,15 @@ class ContentAssembler:
     :ivar content: the whole body, once `header` or `body` has returned True.
     """
 
-    __slots__ = ('_missing', '_parts', 'content', 'max_size', 'method', 'properties')
+    __slots__ = ('_body', '_missing', 'content', 'max_size', 'method', 'properties')
 
     def __init__(self, max_size: int) -> None:
         self.max_size = max_size
         self.method: bytes | None = None
         self.properties: dict[str, Any] = {}
         self.content = b''
-        self._parts: Pieces | None = None
+        # From the header on.
+        self._body: Body | None = None
         self._missing = 0
 
     def begin(self, method: bytes) -> None:
@@ -102,7 +106,7 @@ class ContentAssembler:
         :raises UnexpectedFrame: when no method announced it.
         :raises FrameError: when it cannot be decoded, or announces a body above `max_size`.
         """
-        if self.method is None or self._parts is not None:
+        if self.method is None or self._body is not None:
             raise UnexpectedFrame('a content header where %s was expected' % self._expected())
         self._missing, self.properties = decode_header(payload)
         if self._missing > self.max_size:
@@ -110,7 +114,7 @@ class ContentAssembler:
         if self._missing == 0:
             self.content = b''
             return True
-        self._parts = []
+        self._body = Body(self._missing)
         return False
 
     def part(self, payload: bytes | memoryview) -> None:
@@ -133,16 +137,17 @@ class ContentAssembler:
             return False
         if missing < 0:
             raise FrameError('a body is %d bytes longer than its header announced' % -missing)
-        self.content = b''.join((*self._parts, payload)) if self._parts else bytes(payload)
+        assert self._body is not None
+        self.content = self._body.take()
         return True
 
     def _grow(self, payload: bytes | memoryview) -> int:
-        """Keep something of a body, unless it is the end of it; how many bytes are missing now."""
-        if self._parts is None:
+        """Add a piece to the body, unless that is too much; how many bytes are missing now."""
+        if self._body is None:
             raise UnexpectedFrame('a body frame where %s was expected' % self._expected())
         self._missing -= len(payload)
-        if self._missing > 0 and payload:  # empty pieces are legal and endless
-            keep(self._parts, payload)
+        if self._missing >= 0 and payload:  # empty pieces are legal and endless
+            self._body.add(payload)
         return self._missing
 
     def check_whole(self, body: bytes) -> None:
@@ -160,7 +165,7 @@ class ContentAssembler:
         """The complete content: method payload, properties and body; the assembler is then free for the next."""
         method, properties, content = self.method, self.properties, self.content
         assert method is not None
-        self.method, self._parts, self.content = None, None, b''
+        self.method, self._body, self.content = None, None, b''
         return method, properties, content
 
     def _too_large(self, size: int) -> FrameError:
@@ -169,4 +174,4 @@ class ContentAssembler:
     def _expected(self) -> str:
         if self.method is None:
             return 'a method frame'
-        return 'a content header' if self._parts is None else 'a body frame'
+        return 'a content header' if self._body is None else 'a body frame'

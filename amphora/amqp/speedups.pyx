@@ -6,6 +6,7 @@ What encodes or decodes a message gives None for whatever is not usual, right or
 say what is wrong.
 """
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Copy
 from cpython.long cimport PyLong_AsLongLongAndOverflow
@@ -41,6 +42,8 @@ cdef enum:
     # Of a header without its properties: class, weight, body size, flags.
     HEADER_SIZE = 14
     COUNT = 14
+    # So much room, in bytes, is made for a body that is only announced.
+    ROOM = 1 << 22
     HEADERS = 2
     DELIVERY_MODE = 3
     PRIORITY = 4
@@ -414,3 +417,47 @@ def read_ack(bytes data not None, Py_ssize_t at):
     ):
         return None
     return at + OVERHEAD + ACK_SIZE, take_2(octets + 1), take_8(octets + 11), octets[19]
+
+
+cdef class Body:
+    """See `amphora.amqp.body.Body`.
+
+    What comes is copied at once: the memory that it was received into is used again while it is still in the caches.
+    """
+
+    cdef bytes _octets
+    cdef Py_ssize_t _size, _filled
+
+    def __init__(self, Py_ssize_t size):
+        self._size = size
+
+    def add(self, piece):
+        """See `amphora.amqp.body.Body`."""
+        cdef Py_buffer view
+        PyObject_GetBuffer(piece, &view, PyBUF_SIMPLE)
+        try:
+            self._make_room(view.len)
+            memcpy(PyBytes_AS_STRING(self._octets) + self._filled, view.buf, view.len)
+            self._filled += view.len
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef _make_room(self, Py_ssize_t size):
+        cdef Py_ssize_t room = 0 if self._octets is None else PyBytes_GET_SIZE(self._octets)
+        cdef bytes larger
+        if size > self._size - self._filled:
+            raise ValueError('%d bytes are more than is missing of a body' % size)
+        if self._octets is None or size > room - self._filled:
+            larger = PyBytes_FromStringAndSize(NULL, min(self._size, max(self._filled + size, 2 * room, ROOM)))
+            if self._octets is not None:
+                memcpy(PyBytes_AS_STRING(larger), PyBytes_AS_STRING(self._octets), self._filled)
+            self._octets = larger
+
+    def take(self):
+        """See `amphora.amqp.body.Body`."""
+        if self._filled != self._size:
+            raise ValueError('a body is taken that is not complete')
+        octets, self._octets = self._octets, None
+        # Nothing may be added to what somebody has.
+        self._size = -1
+        return b'' if octets is None else octets

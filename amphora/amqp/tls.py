@@ -9,6 +9,7 @@ import ssl
 from typing import Any
 
 from amphora.amqp.errors import CertificateRefused
+from amphora.amqp.gathered import Gathered
 from amphora.amqp.transport import Transport
 from amphora.amqp.url import AmqpUrl
 
@@ -110,8 +111,8 @@ class TlsTransport(Transport):
         if ended:
             self._lose(ConnectionResetError('the peer ended the TLS session'))
 
-    def _encode(self, data: bytes) -> bytes:
-        return self._tls.encrypt(data)
+    def _encode(self, data: bytes | Gathered) -> bytes:
+        return self._tls.encrypt(bytes(data))
 
 
 class TlsEngine:

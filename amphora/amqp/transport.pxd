@@ -9,11 +9,11 @@ cdef class Transport:
     cdef public long _iteration
 
     cpdef bint is_congested(self) except -1
-    cpdef write(self, bytes data)
+    cpdef write(self, data)
     cpdef flush(self)
     cpdef _drain(self)
-    cpdef bint _push(self, bytes data=*) except -1
-    cpdef bint _transmit(self, bytes data) except -1
-    cpdef bytes _encode(self, bytes data)
-    cpdef bytes _take(self)
+    cpdef bint _push(self, data=*) except -1
+    cpdef bint _transmit(self, data) except -1
+    cpdef _encode(self, data)
+    cpdef _take(self)
     cpdef _lose(self, error)

@@ -20,6 +20,7 @@ from typing import Any
 import gevent
 from gevent import monkey
 
+from amphora.amqp.gathered import GATHER_FROM, Gathered
 from amphora.native_threads import allocate_lock
 
 # A gevent loop's io events.
@@ -32,7 +33,7 @@ _UNCOUNTED, _NO_ITERATION = -1, -2
 _LARGE, _SMALL = 131072, 16384
 # Writes are joined up to this many bytes, and one that is larger goes alone: beyond it copying costs more than the
 # system calls that it saves.
-_JOIN = 131072
+_JOIN = GATHER_FROM
 
 # How often to read from a socket that can no longer be written to: more than it can hold.
 _LAST_READS = 1000
@@ -71,10 +72,10 @@ class Transport:
         self._room = _SMALL
         self._sock = _socket_class(sock.family, sock.type, sock.proto, sock.detach())
         self._sock.setblocking(False)
-        self._queue: list[bytes] = []
+        self._queue: list[bytes | Gathered] = []
         self._queued = 0
         # What the socket left of the last send; goes before anything else. Guarded by the lock.
-        self._partial: bytes | memoryview = _NOTHING
+        self._partial: bytes | memoryview | Gathered = _NOTHING
         # True while somebody is already going to flush: a callback at the end of this iteration, or the write watcher.
         self._armed = False
         # Whether the last iteration that wrote did so more than once.
@@ -148,7 +149,7 @@ class Transport:
             return True
         return False
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | Gathered) -> None:
         """Send whole frames, in the order of the calls; never blocks, never interleaves. Ignored once closed."""
         if self._armed:
             self._queue.append(data)
@@ -196,8 +197,9 @@ class Transport:
 
     def _drain(self) -> None:
         while self._queue:
+            data: bytes | Gathered
             if self._queued <= _JOIN:
-                data = b''.join(self._queue)
+                data = b''.join(self._queue)  # type: ignore[arg-type]  # what is gathered is more
                 self._queue.clear()
             else:
                 data = self._take()
@@ -211,7 +213,7 @@ class Transport:
             self._was_congested = False
             self._on_drain()
 
-    def _take(self) -> bytes:
+    def _take(self) -> bytes | Gathered:
         """The first of what is queued, as much as is worth joining."""
         size = count = 0
         for piece in self._queue:
@@ -219,11 +221,11 @@ class Transport:
             if size > _JOIN and count:
                 break
             count += 1
-        data = b''.join(self._queue[:count])
+        data = self._queue[0] if count == 1 else b''.join(self._queue[:count])  # type: ignore[arg-type]  # as above
         del self._queue[:count]
         return data
 
-    def _push(self, data: bytes = b'') -> bool:
+    def _push(self, data: bytes | Gathered = b'') -> bool:
         """Hand data to the socket, after what it left last time; False when some of it must wait until it is
         writable."""
         try:
@@ -234,22 +236,27 @@ class Transport:
             self._loop.run_callback(self._writing_failed, error)
             return True
 
-    def _transmit(self, data: bytes) -> bool:
+    def _transmit(self, data: bytes | Gathered) -> bool:
         if self.closed:
             return True
-        pending: bytes | memoryview = data
+        pending: bytes | memoryview | Gathered = data
         if self._partial:
-            pending = b''.join((self._partial, data)) if data else self._partial
+            pending = bytes(self._partial) + bytes(data) if data else self._partial
         try:
-            sent = self._sock.send(pending)
+            sent = pending.send(self._sock) if type(pending) is Gathered else self._sock.send(pending)
         except (BlockingIOError, InterruptedError):
             sent = 0
         else:
             self.last_sent = monotonic()
-        self._partial = memoryview(pending)[sent:] if sent < len(pending) else _NOTHING
+        if sent == len(pending):
+            self._partial = _NOTHING
+        elif isinstance(pending, Gathered):
+            self._partial = pending.after(sent)
+        else:
+            self._partial = memoryview(pending)[sent:]
         return not self._partial
 
-    def _encode(self, data: bytes) -> bytes:
+    def _encode(self, data: bytes | Gathered) -> bytes | Gathered:
         return data
 
     def keep_alive(self, heartbeat: bytes) -> None:
@@ -298,7 +305,7 @@ class Transport:
         with contextlib.suppress(OSError), self._sock:
             until = monotonic() + timeout
             self._sock.settimeout(timeout)
-            self._sock.sendall(b''.join((self._partial, self._encode(b''.join((*self._queue, last))))))
+            self._sock.sendall(bytes(self._partial) + bytes(self._encode(b''.join((*map(bytes, self._queue), last)))))
             received = b''
             while not received.endswith(answer) and monotonic() < until:
                 data = self._sock.recv(_LARGE)

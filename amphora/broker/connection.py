@@ -32,6 +32,7 @@ from amphora.amqp.errors import (
     NotAllowed,
     UnexpectedFrame,
 )
+from amphora.amqp.gathered import Gathered
 from amphora.amqp.transport import Transport
 from amphora.broker.channel import Channel
 from amphora.broker.consumer import Gate
@@ -226,11 +227,11 @@ class Connection:
 
     # -- bytes out -----------------------------------------------------------------------------------------------------
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | Gathered) -> None:
         """Send whole frames; never blocks."""
         self.transport.write(data)
 
-    def deliver(self, data: bytes) -> None:
+    def deliver(self, data: bytes | Gathered) -> None:
         """Send a delivery; when too much is unsent then, no more come until the client has read some."""
         transport = self.transport
         transport.write(data)

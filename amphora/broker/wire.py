@@ -23,6 +23,7 @@ from amphora.amqp.frames import (
     METHOD,
     encode_body,
 )
+from amphora.amqp.gathered import GATHER_FROM, Gathered
 from amphora.broker.stored import StoredMessage
 
 _frame_head = struct.Struct('>BHI').pack
@@ -87,7 +88,7 @@ def deliver_prefix(consumer_tag: str) -> bytes:
 
 def encode_deliver(
     channel: int, prefix: bytes, delivery_tag: int, redelivered: bool, message: StoredMessage, frame_max: int
-) -> bytes:
+) -> bytes | Gathered:
     """The frames of a delivery.
 
     :param prefix: of the consumer, from `deliver_prefix`.
@@ -99,7 +100,7 @@ def encode_deliver(
 
 def encode_get_ok(
     channel: int, delivery_tag: int, redelivered: bool, message: StoredMessage, left: int, frame_max: int
-) -> bytes:
+) -> bytes | Gathered:
     """The frames that answer ``basic.get``.
 
     :param left: messages that remain ready in the queue.
@@ -108,7 +109,7 @@ def encode_get_ok(
     return encode_content(channel, method, message, frame_max)
 
 
-def encode_return(channel: int, code: int, message: StoredMessage, frame_max: int) -> bytes:
+def encode_return(channel: int, code: int, message: StoredMessage, frame_max: int) -> bytes | Gathered:
     """The frames that give a message back to its publisher.
 
     :param code: such as 312, NO_ROUTE.
@@ -117,7 +118,7 @@ def encode_return(channel: int, code: int, message: StoredMessage, frame_max: in
     return encode_content(channel, method, message, frame_max)
 
 
-def encode_content(channel: int, method: bytes, message: StoredMessage, frame_max: int) -> bytes:
+def encode_content(channel: int, method: bytes, message: StoredMessage, frame_max: int) -> bytes | Gathered:
     """A method with content: its frame, the header's, the body's."""
     header, body = message.header, message.body
     if 0 < len(body) <= frame_max - FRAME_OVERHEAD:
@@ -132,13 +133,12 @@ def encode_content(channel: int, method: bytes, message: StoredMessage, frame_ma
                 b'\xce',
             )
         )
-    return b''.join(
-        (
-            _frame_head(METHOD, channel, len(method)),
-            method,
-            _end_and_head(0xCE, HEADER, channel, len(header)),
-            header,
-            b'\xce',
-            *encode_body(channel, body, frame_max),
-        )
-    )
+    pieces = [
+        _frame_head(METHOD, channel, len(method)),
+        method,
+        _end_and_head(0xCE, HEADER, channel, len(header)),
+        header,
+        b'\xce',
+        *encode_body(channel, body, frame_max),
+    ]
+    return Gathered(pieces) if len(body) > GATHER_FROM else b''.join(pieces)

@@ -242,3 +242,21 @@ def test_any_header_is_decoded_as_in_python_or_left_to_it(flags: int, class_id: 
 @pytest.mark.parametrize('kind', [bytearray, memoryview, Bytes])
 def test_a_header_in_anything_but_bytes_is_left_to_python(kind: Callable[[bytes], Any]) -> None:
     assert speedups.decode_header(kind(encode_header(1, 4, USUAL)[7:-1])) is None
+
+
+def test_a_body_that_grows_too_long_or_is_not_complete_is_refused() -> None:
+    body = speedups.Body(10)
+    with pytest.raises(ValueError, match='a body is taken that is not complete'):
+        body.take()
+    body.add(b'12345')
+    with pytest.raises(ValueError, match='6 bytes are more than is missing of a body'):
+        body.add(b'678901')
+    with pytest.raises(ValueError, match='a body is taken that is not complete'):
+        body.take()
+    body = speedups.Body(5)
+    body.add(b'12345')
+    assert body.take() == b'12345'
+    with pytest.raises(ValueError, match='a body is taken that is not complete'):
+        body.take()
+    with pytest.raises(TypeError):
+        body.add('text')

@@ -19,6 +19,7 @@ from gevent.queue import SimpleQueue
 from pamqp import commands
 
 from amphora.amqp import Connection, Message
+from amphora.amqp.gathered import Gathered
 from amphora.amqp.transport import Transport
 from tests.amqp.scripted import Peer, ScriptedBroker
 from tests.waiting import eventually
@@ -99,7 +100,8 @@ def test_all_other_writes_of_an_iteration_leave_as_one(packets: Wired) -> None:
 def test_what_is_large_leaves_alone_and_the_rest_joined_in_order(packets: Wired) -> None:
     packets.transport.write(b'first')
     large = [bytes([letter]) * 150_000 for letter in b'AB']
-    for data in (b'1,', b'2,', large[0], b'3,', large[1], b'c' * 100_000, b'd' * 31_072, b'4,', b'end'):
+    gathered = Gathered([b'e', memoryview(b'f' * 140_000), b'g'])
+    for data in (b'1,', b'2,', large[0], b'3,', large[1], gathered, b'c' * 100_000, b'd' * 31_072, b'4,', b'end'):
         packets.transport.write(data)
     assert packets.sends(b'end') == [
         b'first',
@@ -107,6 +109,7 @@ def test_what_is_large_leaves_alone_and_the_rest_joined_in_order(packets: Wired)
         large[0],
         b'3,',
         large[1],
+        bytes(gathered),
         b'c' * 100_000 + b'd' * 31_072,
         b'4,end',
     ]
@@ -201,8 +204,14 @@ def test_flush_sends_what_is_queued_now(packets: Wired) -> None:
 
 def test_bytes_keep_their_order_whatever_the_socket_takes(stream: Wired) -> None:
     chance = random.Random(2)
-    pieces = [chance.randbytes(chance.choice([1, 100, 10_000, 500_000, 2_000_000])) for _ in range(40)]
-    expected = b''.join(pieces)
+    pieces: list[bytes | Gathered] = [
+        chance.randbytes(chance.choice([1, 100, 10_000, 500_000, 2_000_000])) for _ in range(40)
+    ]
+    for number in range(0, 40, 3):
+        # More pieces than a system takes at once.
+        parts = [chance.randbytes(chance.choice([1, 8, 500, 4096])) for _ in range(3000)]
+        pieces[number] = Gathered([memoryview(part) if len(part) > 8 else part for part in parts])
+    expected = b''.join(map(bytes, pieces))
 
     def write() -> None:
         for number, piece in enumerate(pieces):
@@ -342,17 +351,18 @@ def test_a_heartbeat_from_another_thread_never_lands_inside_a_frame(stream: Wire
 
     beats = gevent.get_hub().threadpool.spawn(beat)
 
-    # when frames of 100,000 equal octets are written meanwhile, until a heartbeat has come as well
+    # when frames of 150,000 equal octets are written meanwhile, every other in pieces, until a heartbeat has come, too
     def write() -> None:
         for number in range(200):
             while transport.is_congested():
                 gevent.sleep(0)
-            transport.write(bytes((number,)) * 100_000)
+            octet = bytes((number,))
+            transport.write(Gathered([octet * 60_000, octet * 90_000]) if number % 2 else octet * 150_000)
 
     writer = gevent.spawn(write)
     got = bytearray()
     try:
-        while len(got) <= 200 * 100_000:
+        while len(got) <= 200 * 150_000:
             got += stream.peer.recv(1_000_000)
     finally:
         beating.clear()
@@ -365,8 +375,8 @@ def test_a_heartbeat_from_another_thread_never_lands_inside_a_frame(stream: Wire
         if got[at] == 0xFF:
             at += 1
             continue
-        assert got[at : at + 100_000] == bytes((number,)) * 100_000
-        at, number = at + 100_000, number + 1
+        assert got[at : at + 150_000] == bytes((number,)) * 150_000
+        at, number = at + 150_000, number + 1
     assert number == 200
 
 

@@ -1,0 +1,53 @@
+"""Frames of a large message in pieces, which the system gathers when they are sent.
+
+To join them first takes as long as to encode what is in them: a megabyte is more than the caches next to a core hold.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: bytes of a body above which its frames are gathered: below, to join them costs less than to hand over each
+GATHER_FROM = 131072
+# What Linux, macOS and the BSDs take at once (POSIX's IOV_MAX).
+_MOST = 1024
+
+
+class Gathered:
+    """Pieces, to be sent one after the other.
+
+    :param pieces: `bytes`, or views of them; more than `GATHER_FROM` bytes in all, so that nobody joins them to others.
+    """
+
+    __slots__ = ('_pieces', '_size')
+
+    def __init__(self, pieces: list[bytes | memoryview]) -> None:
+        self._pieces = pieces
+        self._size = sum(map(len, pieces))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bytes__(self) -> bytes:
+        return b''.join(self._pieces)
+
+    def send(self, sock: Any) -> int:
+        """Hand them to a socket; returns how many bytes of them it has taken.
+
+        :raises OSError: as its ``sendmsg`` does.
+        """
+        sent: int = sock.sendmsg(self._pieces[:_MOST])
+        return sent
+
+    def after(self, sent: int) -> Gathered:
+        """What is left of them when so many bytes were taken."""
+        count = 0
+        for piece in self._pieces:
+            if sent < len(piece):
+                break
+            sent -= len(piece)
+            count += 1
+        left = self._pieces[count:]
+        if sent:
+            left[0] = memoryview(left[0])[sent:]
+        return Gathered(left)
