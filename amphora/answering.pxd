@@ -27,4 +27,4 @@ cdef class Answering:
     cpdef _reply(self, key, answer, instead=*, end=*)
     cpdef _publish(self, _Encoded message, on_settled=*, on_refused=*, context=*)
     @cython.locals(properties=dict)
-    cpdef bint _goes_back(self, _Job job, id) except -1
+    cpdef bint _divert(self, _Job job, id) except -1

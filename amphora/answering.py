@@ -133,7 +133,7 @@ class Answering:
         try:
             answer = self._remembered(key, properties)
             if answer is None and self._shared and (job.redelivered or not is_fresh(properties, time())):
-                if self._goes_back(job, id):
+                if self._divert(job, id):
                     return
                 # This delivery has waited: another of the same request may be running by now, or have run.
                 if key in self._in_hand:
@@ -275,8 +275,8 @@ class Answering:
 
     # -- requests that are not answered, or not now --------------------------------------------------------------------
 
-    def _goes_back(self, job: Job, id: str) -> bool:
-        """Whether a request is not for this delivery to run: it goes back to its queue, or is set aside."""
+    def _divert(self, job: Job, id: str) -> bool:
+        """Give back, send again, set aside or run alone what is not for this delivery to run; False when it is."""
         properties = job.properties
         if seems_expired(properties, time()):
             if 'expiration' not in properties:
@@ -366,7 +366,7 @@ class Answering:
         info = message.return_info
         assert info is not None
         if not info.exchange:
-            return  # a request that was to be sent again; it goes back to its queue
+            return  # a copy of a request, which goes back to its queue; or a reply to another system's client
         client, id = info.routing_key, message.properties.get('message_id')
         # Once for each client: one that leaves with a thousand calls under way is one piece of news.
         level = logging.DEBUG if client in self._gone else logging.INFO

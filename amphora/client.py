@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 logger = get_logger('amphora.client')
 
-#: the longest timeout, in seconds: RabbitMQ counts a message's expiration in 32 bits of milliseconds
+#: the longest timeout, in seconds: old releases of RabbitMQ take an expiration of 32 bits of milliseconds, and no more
 MAX_TIMEOUT = 4_294_967
 #: the most that `buffer_bytes` may be
 MAX_BUFFER_BYTES = 1 << 40
@@ -55,7 +55,7 @@ STOP_TIMEOUT = 5.0
 #: seconds that `stop` waits for the broker to delete the reply queue
 DELETE_TIMEOUT = 1.0
 
-_OPTIONS = frozenset(('function_name', 'routing_key', 'timeout', 'wait_publish'))
+_OPTIONS = frozenset(('routing_key', 'timeout', 'wait_publish'))
 
 # Those of this process, for a child that it forks.
 _clients: weakref.WeakSet[AmqpRpcClient] = abandoned_at_fork(lambda client: client._abandon())
@@ -109,6 +109,8 @@ class AmqpRpcClient:
         queue_size, request_ttl (seconds), compression, compress_threshold (bytes).
     :raises TypeError: an option is unknown or of the wrong type.
     :raises ValueError: an option makes no sense; the error names it.
+    :raises OSError: a file that the URL names cannot be read.
+    :raises ImportError: the package that `compression` needs is not installed.
     """
 
     # Whether each request goes to every server of the service.
@@ -238,8 +240,11 @@ class AmqpRpcClient:
         :raises RemoteException: the function raised.
         :raises WrongRequest: the server has no such function, or cannot read the request.
         :raises NoResult: no result in time; its subclasses and its ``executed`` say more.
-        :raises TypeError: an argument cannot be serialised; the error names it, and nothing was sent.
+        :raises WrongResult: the client cannot make sense of the reply.
+        :raises TypeError, ValueError: an argument cannot be serialised, the request is too large, or an option makes no
+            sense; the error names it, and nothing was sent.
         :raises AmqpError: the broker refuses the login, the virtual host or a queue this client needs.
+        :raises WrongThread: the client was made in another thread.
         """
         return self._call
 
@@ -247,9 +252,9 @@ class AmqpRpcClient:
     def defer(self) -> PrettyCaller:
         """Call a remote function without waiting; gives a `gevent.event.AsyncResult`: ``client.defer.add(2, 3).get()``.
 
-        Options as of `call`; ``wait_publish=True`` returns when the broker has the request. `get` of the result raises
-        what `call` would. A result that nobody holds, and nobody has linked a callback to, is forgotten; its request is
-        still sent.
+        Options as of `call`; ``wait_publish=True`` returns when the broker has the request, or the timeout is over.
+        `get` of the result raises what `call` would. A result that nobody holds, and nobody has linked a callback to,
+        is forgotten; its request is still sent.
 
         :raises BufferFull: too many requests already wait for the broker, and with ``buffer_full='wait'`` did so until
             the timeout; this one was not accepted.
@@ -325,8 +330,12 @@ class AmqpRpcClient:
             https://www.rabbitmq.com/docs/ttl.)
         :param nowait: do not wait until it is there: a call made at once may still be `Unroutable`.
         :raises PreconditionFailed: it exists with other arguments.
+        :raises AmqpError: the broker refuses the login, the virtual host or a queue.
         :raises NotSent: there was no broker within the client's timeout.
+        :raises TypeError: the dialect has no such queues; or an argument is of the wrong type.
+        :raises ValueError: `x_expires` is out of range; or a name is too long.
         """
+        self._check_thread()
         exchange = self._side.request_exchange
         if exchange is None:
             raise TypeError('%r has no queues of its own: its dialect has none' % self)
@@ -358,8 +367,10 @@ class AmqpRpcClient:
 
         :param queue: the label given to `create_new_request_queue`.
         :param nowait: do not wait until it is gone.
+        :raises AmqpError: the broker refuses the login, the virtual host or a queue.
         :raises NotSent: there was no broker within the client's timeout.
         """
+        self._check_thread()
         name = check_name(request_queue(queue), 'the name of a queue')
 
         def remove() -> None:
@@ -373,8 +384,6 @@ class AmqpRpcClient:
             raise NotSent('%s within %g s: %s' % (failure, self.timeout, self._publishing.obstacle()))
 
     def _maybe_wait(self, work: Callable[[], None], nowait: bool) -> None:
-        self._check_thread()
-
         # Who removes a queue and makes it again at once, without waiting, means that order: each waits for the end of
         # the one that was asked for before it.
         before, ended = self._queue_work, Event()

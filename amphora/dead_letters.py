@@ -1,4 +1,4 @@
-"""Dead letters: requests that were set aside because each delivery of them came to grief.
+"""Dead letters: requests that were set aside, because each delivery came to grief or because a function rejected them.
 
 Knows what a request looks like in the queue of dead letters, and how it becomes a request again; sends nothing.
 Properties are those of AMQP.

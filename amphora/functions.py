@@ -13,14 +13,14 @@ from typing import Any, TypeVar, overload
 import msgspec
 from msgspec import Struct
 
-from amphora.checks import check_integer, check_seconds
+from amphora.checks import check_flag, check_integer, check_seconds
+from amphora.queue_arguments import MAX_QUEUE_SIZE
 
 Function = Callable[..., Any]
 F = TypeVar('F', bound=Function)
 
 #: the longest `timeout` and `ttl`, in seconds: a year
 MAX_SECONDS = 31_536_000
-MAX_QUEUE_SIZE = 1_000_000_000
 # With two underscores at both ends, because of objects that make something of any other name: a PrettyCaller, a proxy.
 _MARK = '__amphora_options__'
 
@@ -51,10 +51,10 @@ class FunctionOptions(Struct, frozen=True, kw_only=True):
         if self.prefetch is not None:
             check_integer(self.prefetch, 'prefetch', 1, 65535)
         for what, seconds in (('ttl', self.ttl), ('timeout', self.timeout)):
-            if seconds is not None and not check_seconds(seconds, what, MAX_SECONDS):
-                raise ValueError('%s must be more than 0 seconds' % what)
-        if not isinstance(self.validate, bool):
-            raise TypeError('validate must be True or False, not %r' % (self.validate,))
+            # RabbitMQ counts milliseconds, and drops at 0 what nobody takes at once.
+            if seconds is not None and check_seconds(seconds, what, MAX_SECONDS) < 0.001:
+                raise ValueError('%s must be at least 0.001 seconds, not %r' % (what, seconds))
+        check_flag(self.validate, 'validate')
 
     def but(self, changes: Mapping[str, Any]) -> FunctionOptions:
         """These options with some of them changed.

@@ -85,7 +85,7 @@ class Job:
     @property
     def recalled(self) -> bool:
         """Whether its intake has ended: what has not begun goes back."""
-        return self._intake.finished
+        return self._intake.told_to_finish
 
     def begin(self) -> bool:
         """Count it among the calls that its intake has taken; False when that has taken as many as it should."""
@@ -203,7 +203,7 @@ class Intake:
         return self._in_hand
 
     @property
-    def finished(self) -> bool:
+    def told_to_finish(self) -> bool:
         """Whether it was told to take no more."""
         return self._told_to_finish
 

@@ -119,7 +119,7 @@ class Introspection:
         self._functions.add(describe, DESCRIBE)
         self._session = session
         self._publisher = publisher
-        self._dialect = NativeServer(Party(INTROSPECTION_SERVICE, uuid, RpcJsonSerializer, _TRANSIENT, fanout=True))
+        self._side = NativeServer(Party(INTROSPECTION_SERVICE, uuid, RpcJsonSerializer, _TRANSIENT, fanout=True))
         self._queue = fanout_queue(INTROSPECTION_SERVICE, uuid)
         # Not among the server's own: without them it works as well.
         self._records: list[Record] = [
@@ -198,12 +198,12 @@ class Introspection:
         gevent.spawn(self._answer, properties, body)
 
     def _answer(self, properties: dict[str, Any], body: bytes) -> None:
-        _, reply_to = self._dialect.return_address(properties)
+        _, reply_to = self._side.return_address(properties)
         if reply_to is None:
             return
         try:
-            request = self._dialect.decode_request(properties, body)
-            answer = self._dialect.encode_reply(self._functions.invoke(request), properties)
+            request = self._side.decode_request(properties, body)
+            answer = self._side.encode_reply(self._functions.invoke(request), properties)
             deadline = monotonic() + ANSWER_TIMEOUT
             self._publisher.publish(
                 Publication(answer.exchange, answer.routing_key, answer.properties, answer.body, deadline)

@@ -7,6 +7,9 @@ from typing import Any
 #: arguments of a queue or a binding, as (name, value) pairs, such as ``('x-expires', 60000)``
 Arguments = tuple[tuple[str, Any], ...]
 
+#: the most messages that a queue may be limited to
+MAX_QUEUE_SIZE = 1_000_000_000
+
 
 def limits(size: int | None, ttl: float | None) -> Arguments:
     """Arguments that limit what waits in a queue.

@@ -84,10 +84,10 @@ class Republishing:
         :param deliveries: how many times it was delivered.
         :param reason: for whoever looks at it.
         """
-        if _have_gone_back(jobs):
+        if _end_if_gone_back(jobs):
             return False
         first = jobs[0]
-        if not self._can_bury(first, reason):
+        if not self._have_dead_queue(first, reason):
             for job in jobs:
                 job.give_back()
             return False
@@ -100,7 +100,8 @@ class Republishing:
         self._send(jobs, self._dead_queue.name, bury(first.properties, first.queue, deliveries, reason))
         return True
 
-    def _can_bury(self, job: Job, reason: str) -> bool:
+    def _have_dead_queue(self, job: Job, reason: str) -> bool:
+        """Have the queue of dead letters on the broker; False when that cannot be."""
         if not self.allowed:
             logger.error(
                 'request %.100r cannot be set aside, and is tried again: this server may not publish to the default '
@@ -128,7 +129,7 @@ class Republishing:
         properties: dict[str, Any],
         if_full: Callable[[Job], None] = Job.give_back,
     ) -> None:
-        if _have_gone_back(jobs):
+        if _end_if_gone_back(jobs):
             return
         self._count = number = self._count + 1
         self._under_way[number] = None
@@ -178,9 +179,9 @@ class Republishing:
                 job.give_back()
 
 
-def _have_gone_back(jobs: list[Job]) -> bool:
-    """Whether the broker delivers a request again by itself, so that a copy would make two of it; its deliveries have
-    ended then."""
+def _end_if_gone_back(jobs: list[Job]) -> bool:
+    """End the deliveries of a request that the broker delivers again by itself, so that a copy would make two of it;
+    False when it does not."""
     if not all(job.stale for job in jobs):
         return False
     for job in jobs:

@@ -74,6 +74,8 @@ class AmqpRpcServer(Offering):
         persistent, confirm, queue_type, queue_size, request_ttl (seconds), compression, compress_threshold (bytes).
     :raises TypeError: an option is unknown or of the wrong type.
     :raises ValueError: an option makes no sense; the error names it.
+    :raises OSError: a file that the URL names cannot be read.
+    :raises ImportError: the package that `compression` needs is not installed.
     """
 
     # Whether each request goes to every server of the service.
@@ -95,6 +97,8 @@ class AmqpRpcServer(Offering):
         self.service_name = check_name(service_name, 'service_name')
         self.serializer = serializer
         self._settings = make_settings(service=service_name, **options)
+        if isinstance(dialects, Dialect):
+            raise TypeError('dialects must be a list, such as dialects=[%s(...)]' % type(dialects).__name__)
         for dialect in dialects:
             if not isinstance(dialect, Dialect):
                 raise TypeError('dialects must be objects such as amphora.dialects.Tutorial(), not %r' % (dialect,))
@@ -184,6 +188,7 @@ class AmqpRpcServer(Offering):
         :raises gevent.Timeout: the time was over before `max_calls` were taken.
         :raises ValueError: there is no such queue; or a limit makes no sense.
         :raises NotSent: there was no broker for a minute.
+        :raises AmqpError: the broker refuses the login, the virtual host or the queue.
         """
         if max_calls is not None:
             check_integer(max_calls, 'max_calls', 1, 1_000_000_000)
@@ -256,7 +261,7 @@ class AmqpRpcServer(Offering):
                     self._consuming.wake()  # which tells whoever waits
                     continue
             intake = self._start_intake(answering, source)
-            if not intake.finished:  # by `prepare_stop`, meanwhile
+            if not intake.told_to_finish:  # by `prepare_stop`, meanwhile
                 self._own_intakes[source.queue] = intake
 
     def _open_more(self) -> None:
@@ -322,7 +327,9 @@ class AmqpRpcServer(Offering):
 
         :param nowait: True: return at once and connect in the background. False: block until `stop`; when something is
             raised meanwhile (Ctrl-C), stop first.
-        :raises AmqpError: with ``nowait=False``, when the broker refuses the login, the virtual host or a queue.
+        :raises AmqpError: the broker refuses the login, the virtual host or a queue; with ``nowait=True`` only where
+            there is a connection already.
+        :raises ValueError: two dialects want one queue.
         """
         self._check_thread()
         with self._life:
@@ -395,7 +402,11 @@ class AmqpRpcServer(Offering):
 
     def stop_consumer(self) -> None:
         """Take no more requests, and disconnect from where they come from when those that run are done. Replies are
-        still sent."""
+        still sent.
+
+        :raises RuntimeError: called by one of the functions it would wait for.
+        """
+        self._check_thread()
         self._check_outside()
         with self._life:
             self.prepare_stop()

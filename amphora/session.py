@@ -200,7 +200,7 @@ class Session:
 
         :param timeout: how long it may take in all, in seconds.
         :returns: False when it was not done by then.
-        :raises ChannelClosed: the broker refused.
+        :raises AmqpError: the broker refused it (`ChannelClosed`), or the session is refused.
         """
         deadline = Deadline.after(timeout, monotonic())
         while True:

@@ -12,7 +12,7 @@ from amphora.amqp.options import connection_options
 from amphora.checks import check_flag, check_host, check_host_parts, check_integer, check_name, check_seconds
 from amphora.compression import check_algorithm
 from amphora.configuration import ARGUMENT, OPTIONS, Setting, nearest, resolve
-from amphora.queue_arguments import Arguments, limits
+from amphora.queue_arguments import MAX_QUEUE_SIZE, Arguments, limits
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 QUEUE_TYPES = ('classic', 'quorum')
 #: seconds: a quorum queue whose leader is gone refuses messages until it has another, which takes less than that
 ELECTION_PATIENCE = 5.0
-#: the most that a queue's size may be limited to
-MAX_QUEUE_SIZE = 1_000_000_000
-#: seconds that a request may be allowed to wait: RabbitMQ counts them in 32 bits of milliseconds
+#: seconds that a request may be allowed to wait: as long as the longest timeout of a client
 MAX_TTL = 4_294_967
 
 

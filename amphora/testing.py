@@ -179,16 +179,17 @@ def _url_of(broker: object) -> str:
 def _by_name(functions: object) -> dict[str, Function]:
     if isinstance(functions, Mapping):
         return dict(functions)
-    if isinstance(functions, str) or inspect.isroutine(functions) or not _is_collection(functions):
+    if isinstance(functions, str) or inspect.isroutine(functions) or not _may_hold_functions(functions):
         raise TypeError(
-            'functions must be a dict of name -> function, a list of functions or a module, not %r' % (functions,)
+            'functions must be a dict of name -> function, a list of functions, a module or another object that has '
+            'some, not %r' % (functions,)
         )
     if isinstance(functions, Iterable):
         return _from_list(functions)
     return _from_namespace(functions)
 
 
-def _is_collection(functions: object) -> bool:
+def _may_hold_functions(functions: object) -> bool:
     return isinstance(functions, Iterable) or hasattr(functions, '__dict__')
 
 

@@ -132,9 +132,12 @@ class Connection:
         check_host(host, 'host')
         check_integer(high_water, 'high_water', 0, _MOST_BYTES)
         check_seconds(connect_timeout, 'connect_timeout', _MOST_SECONDS)
+        if isinstance(auth_mechanisms, str):
+            raise TypeError('auth_mechanisms must be several names, such as [%r], not one text' % auth_mechanisms)
         if heartbeat is not None:
             check_seconds(heartbeat, 'heartbeat', 65535)
         if ssl is True:
+            # Here: importing OpenSSL takes longer than all of amphora's own modules.
             from ssl import create_default_context
 
             ssl = create_default_context()
@@ -367,7 +370,9 @@ class Connection:
         if self.error is not None:
             raise self.error.with_traceback(None)
         if len(self._channels) >= self.channel_max:
-            raise ConnectionFailed('all %d channels of this connection are open' % self.channel_max)
+            raise ConnectionFailed(
+                'all %d channels of this connection are open: close one, or raise channel_max' % self.channel_max
+            )
         number = next(number for number in self._numbers if number not in self._channels)
         self._retired.discard(number)
         channel = self._channels[number] = Channel(self, number, self.max_message_size)
@@ -380,7 +385,7 @@ class Connection:
 
     @property
     def congested(self) -> bool:
-        """Whether more is unsent than the high-water mark; `drain_listeners` hear when that is over."""
+        """Whether more is unsent than the high-water mark; `drain_listeners` hear when it is at most half of that."""
         return self._transport.is_congested()
 
     def takes_messages(self) -> bool:

@@ -16,7 +16,7 @@ cdef class DirectConsumer(AnyConsumer):
 
 
 cdef class Consumer(AnyConsumer):
-    cdef object _callback, _greenlet, _queue, _take
+    cdef object _callback, _queue, _take
 
 
 cdef class UnwantedConsumer(AnyConsumer):

@@ -105,7 +105,7 @@ class Consumer(AnyConsumer):
         consumer's own and may.
     """
 
-    __slots__ = ('_callback', '_greenlet', '_queue', '_take')
+    __slots__ = ('_callback', '_queue', '_take')
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Consumer(AnyConsumer):
         if not direct:
             self._queue = SimpleQueue()
             self._take = self._queue.put
-            self._greenlet = gevent.spawn(self._run, self._queue)
+            gevent.spawn(self._run, self._queue)
 
     def deliver(
         self, method: bytes, delivery_tag: int, redelivered: bool, at: int, properties: dict[str, Any], body: bytes

@@ -24,7 +24,10 @@ from amphora.errors import AmqpError
 
 
 class ConnectionFailed(AmqpError):
-    """No connection: the name did not resolve, nobody listened, TLS failed, or the peer did not speak AMQP in time."""
+    """No connection: the name did not resolve, nobody listened, TLS failed, or the peer did not speak AMQP in time.
+
+    Also when a connection that goes on has no room for one more channel.
+    """
 
 
 class CertificateRefused(ConnectionFailed):

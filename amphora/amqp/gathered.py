@@ -39,15 +39,15 @@ class Gathered:
         sent: int = sock.sendmsg(self._pieces[:_MOST])
         return sent
 
-    def after(self, sent: int) -> Gathered:
-        """What is left of them when so many bytes were taken."""
+    def skip(self, sent: int) -> None:
+        """Forget of them what was sent."""
+        self._size -= sent
         count = 0
         for piece in self._pieces:
             if sent < len(piece):
                 break
             sent -= len(piece)
             count += 1
-        left = self._pieces[count:]
+        del self._pieces[:count]
         if sent:
-            left[0] = memoryview(left[0])[sent:]
-        return Gathered(left)
+            self._pieces[0] = memoryview(self._pieces[0])[sent:]

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import gevent
 
 from amphora.amqp.errors import LoginRefused
 from amphora.amqp.fields import field_table
+from amphora.amqp.version import own_version
 
 # Without them RabbitMQ keeps quiet about the very things we want to know.
 _CAPABILITIES = {
@@ -61,7 +61,7 @@ def describe_client(name: str | None, more: Mapping[str, Any]) -> dict[str, Any]
     """
     properties: dict[str, Any] = {
         'product': 'amphora',
-        'version': _version(),
+        'version': own_version(),
         'platform': 'Python %s, gevent %s' % (platform.python_version(), gevent.__version__),
         'information': 'gevent-based synchronous RPC over AMQP 0-9-1',
         **more,
@@ -87,17 +87,6 @@ def agree_heartbeat(mine: float | None, theirs: int) -> float:
     if mine is None:
         return theirs
     return mine if mine == 0 or theirs == 0 else min(mine, theirs)
-
-
-@lru_cache(maxsize=1)
-def _version() -> str:
-    # Imported here: it takes a third as long as all of amphora, and only who connects needs it.
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version('amphora')
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return 'unknown'
 
 
 def _utf_8(text: str) -> bytes | None:

@@ -1,6 +1,6 @@
 # cython: boundscheck=False, wraparound=False
-"""The hot frames in C, for `amphora.amqp.frames`, `properties`, `content` and `deliveries`, which do the same where
-nothing is compiled.
+"""The hot frames in C, for `amphora.amqp.frames`, `properties`, `content`, `body` and `deliveries`, which do the
+same where nothing is compiled.
 
 What encodes or decodes a message gives None for whatever is not usual, right or wrong: those modules know all of it, and
 say what is wrong.

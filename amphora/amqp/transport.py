@@ -50,7 +50,7 @@ class Transport:
     :param sock: a connected gevent socket; the transport takes its descriptor over.
     :param on_data: called in the hub with the bytes that came.
     :param on_lost: called once, in the hub, with the reason why the socket is gone; not after `close`.
-    :param on_drain: called in the hub when `is_congested` has been true and the backlog has been halved.
+    :param on_drain: called in the hub when `is_congested` has been true and at most half of `high_water` is unsent.
     :param high_water: unsent bytes above which `is_congested` is true.
     """
 
@@ -143,7 +143,7 @@ class Transport:
         return self._queued + len(self._partial)
 
     def is_congested(self) -> bool:
-        """Whether more is unsent than the high-water mark; `on_drain` is then called when half of that is gone."""
+        """Whether more is unsent than the high-water mark; `on_drain` is then called at half of that mark."""
         if self._queued + len(self._partial) > self.high_water:
             self._was_congested = True
             return True
@@ -251,7 +251,8 @@ class Transport:
         if sent == len(pending):
             self._partial = _NOTHING
         elif isinstance(pending, Gathered):
-            self._partial = pending.after(sent)
+            pending.skip(sent)
+            self._partial = pending
         else:
             self._partial = memoryview(pending)[sent:]
         return not self._partial

@@ -40,8 +40,8 @@ class AmqpUrl(Struct, frozen=True):
     :param tls: whether the scheme is ``amqps``.
     :param heartbeat: heartbeat timeout in seconds, 0 for none.
     :param connect_timeout: limit of connecting in seconds; ``connection_timeout`` in the URI, there in milliseconds.
-    :param channel_max: the most channels of the connection, 0 for no limit of ours.
-    :param frame_max: the largest frame in bytes, 0 for no limit of ours. RabbitMQ's page no longer lists it, but its
+    :param channel_max: the most channels of the connection; 0: amphora's own limit, 2047.
+    :param frame_max: the largest frame in bytes; 0: amphora's own, 131,072. RabbitMQ's page no longer lists it, but its
         client still takes it.
     :param auth_mechanisms: SASL mechanisms to consider, in upper case; each ``auth_mechanism`` in the URI.
     :param name: connection name for the broker's listings; of no specification, but handy in a URI.

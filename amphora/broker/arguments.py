@@ -99,7 +99,7 @@ def check_equivalent(current: Arguments, received: Arguments, names: tuple[str, 
         raise PreconditionFailed("inequivalent arg '%s' for %s in vhost '%s': %s" % (name, what, vhost, told))
 
 
-def check_flag(name: str, current: object, received: object, what: str, vhost: str) -> None:
+def check_property(name: str, current: object, received: object, what: str, vhost: str) -> None:
     """Compare a property of a redeclaration, such as ``durable``, with the one that holds.
 
     :raises PreconditionFailed: they differ.

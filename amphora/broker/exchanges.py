@@ -1,7 +1,7 @@
 """Exchanges: which destinations a message is for, by its routing key and its headers.
 
 Pure: knows nothing of queues beyond that a destination can be put into a dict, and nothing of the network. What an
-exchange does when it matches nothing (its alternate exchange) is `amphora.broker.vhost`'s business.
+exchange does when it matches nothing (its alternate exchange) is `amphora.broker.routing`'s business.
 
 Source: AMQP 0-9-1 section 3.1.3 ("Exchange types"), https://www.rabbitmq.com/docs/exchanges.
 """

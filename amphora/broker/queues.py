@@ -1,7 +1,7 @@
 """A queue: what is ready, what is unacked, who consumes, and when a message has to go.
 
 Pure: time is handed in as `now`, in seconds of any clock that only goes forward. Dead letters are handed to a callback;
-where they go is `amphora.broker.vhost`'s business.
+where they go is `amphora.broker.routing`'s business.
 
 Sources: https://www.rabbitmq.com/docs/queues, /docs/maxlength, /docs/ttl, /docs/priority, /docs/consumers.
 """
@@ -363,10 +363,6 @@ class Queue:
         if consumer.waiting:
             consumer.waiting = False
             self._turns[consumer.priority].append(consumer)
-
-    def is_active(self, consumer: Consumer) -> bool:
-        """Whether a consumer may get messages: with `x-single-active-consumer` only one may."""
-        return not self.options.single_active or consumer is self._active
 
     def _next_consumer(self) -> Consumer | None:
         """The consumer whose turn it is.

@@ -18,6 +18,7 @@ from gevent import socket
 from gevent.server import StreamServer
 
 from amphora.amqp.errors import ConnectionForced
+from amphora.amqp.version import own_version
 from amphora.broker.clock import Clock
 from amphora.broker.connection import Connection
 from amphora.broker.limits import Limits
@@ -80,7 +81,7 @@ class Broker:
     :param vhosts: names of the virtual hosts; every user may do everything in each.
     :param limits: see `amphora.broker.limits.Limits`.
     :raises TypeError: an option is of the wrong type.
-    :raises ValueError: the port is none.
+    :raises ValueError: the port is not from 0 to 65535.
     """
 
     def __init__(
@@ -278,17 +279,11 @@ class Broker:
 
 
 def _describe() -> dict[str, Any]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        own_version = version('amphora')
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        own_version = 'unknown'
     return {
         'capabilities': _CAPABILITIES,
         'cluster_name': 'amphora@localhost',
         'information': 'Licensed under the BSD-3-Clause license.',
         'platform': 'Python %s, gevent %s' % (platform.python_version(), gevent.__version__),
         'product': 'amphora',
-        'version': own_version,
+        'version': own_version(),
     }

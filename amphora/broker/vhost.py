@@ -21,7 +21,7 @@ from amphora.amqp.errors import (
     PreconditionFailed,
     ResourceLocked,
 )
-from amphora.broker.arguments import QUEUE_ARGUMENTS, QueueOptions, amqp_type, check_equivalent, check_flag
+from amphora.broker.arguments import QUEUE_ARGUMENTS, QueueOptions, amqp_type, check_equivalent, check_property
 from amphora.broker.consumer import Consumer
 from amphora.broker.exchanges import TYPES, X_MATCH, Arguments, DefaultExchange, Exchange, HeadersExchange
 from amphora.broker.meter import Meter
@@ -105,10 +105,10 @@ class VirtualHost:
         what = "exchange '%s'" % name
         current = self.exchanges.get(name)
         if current is not None:
-            check_flag('type', current.type, kind, what, self.name)
-            check_flag('durable', current.durable, durable, what, self.name)
-            check_flag('auto_delete', current.auto_delete, auto_delete, what, self.name)
-            check_flag('internal', current.internal, internal, what, self.name)
+            check_property('type', current.type, kind, what, self.name)
+            check_property('durable', current.durable, durable, what, self.name)
+            check_property('auto_delete', current.auto_delete, auto_delete, what, self.name)
+            check_property('internal', current.internal, internal, what, self.name)
             check_equivalent(current.arguments, arguments, ('alternate-exchange',), what, self.name)
             return
         _not_reserved('exchange', name)
@@ -272,8 +272,8 @@ class VirtualHost:
             what = "queue '%s'" % name
             if exclusive != (queue.owner is not None):
                 raise self._locked(name)
-            check_flag('durable', queue.durable, durable, what, self.name)
-            check_flag('auto_delete', queue.auto_delete, auto_delete, what, self.name)
+            check_property('durable', queue.durable, durable, what, self.name)
+            check_property('auto_delete', queue.auto_delete, auto_delete, what, self.name)
             check_equivalent(queue.arguments, arguments, QUEUE_ARGUMENTS, what, self.name)
             queue.touch(now)
             self._watch(queue)

@@ -43,6 +43,8 @@ _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (ValueError, USAGE),
     (TypeError, USAGE),
     (OSError, USAGE),
+    # Of what an option needs, such as zstandard.
+    (ImportError, USAGE),
 )
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from amphora.cli.common import Command, plain, say, url_option
+from amphora.cli.tables import table_console
 from amphora.configuration import (
     ARGUMENT,
     CONFIG_VARIABLE,
@@ -27,8 +27,6 @@ from amphora.settings import make_settings
 
 _HIDDEN = '***'
 _NOTHING = '-'
-# Wider than any line: whoever reads it from a file wants an option on one line.
-_ONE_LINE = 1_000_000
 
 
 class Row(msgspec.Struct):
@@ -66,9 +64,7 @@ def _text(value: Any) -> str:
 
 
 def _show(rows: list[Row]) -> None:
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = _ONE_LINE
+    console = table_console()
     table = Table(box=None, pad_edge=False)
     for heading in ('option', 'value', 'from'):
         table.add_column(heading, no_wrap=heading == 'option', overflow='fold')

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from amphora.amqp import Connection, Message
 from amphora.cli.common import Command, Failure, connect, plain, say, url_option
 from amphora.cli.letters import DeadLetter, NotSentBack, Sender, count_letters, describe, id_of, take
+from amphora.cli.tables import table_console
 from amphora.dead_letters import dead_queue
 from amphora.settings import make_settings
 
@@ -24,8 +24,6 @@ LEFT = 1
 LIST_LIMIT = 100
 
 _NAME = 'amphora dead'
-# Wider than any line: whoever reads it from a file wants a letter on one line.
-_ONE_LINE = 1_000_000
 _UNKNOWN = '?'
 
 
@@ -77,9 +75,7 @@ def _row(letter: DeadLetter) -> dict[str, str]:
 
 
 def _show(letters: list[DeadLetter]) -> None:
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = _ONE_LINE
+    console = table_console()
     rows = [_row(letter) for letter in letters]
     # Most often all came from one queue for one reason: said once, that leaves room for the rest.
     common = {heading: rows[0][heading] for heading in ('queue', 'reason') if len({row[heading] for row in rows}) == 1}

@@ -33,7 +33,7 @@ class Completer:
 
     def complete(self, text: str, state: int) -> str | None:
         """See `readline.set_completer`."""
-        verb = re.match(r'client\.(?:call|defer)\.', text)
+        verb = re.match(r'client\.(?:call|defer|cast|try_call)\.', text)
         if verb is None:
             return self._python.complete(text, state)
         names = [name for name in self._functions if name.startswith(text[verb.end() :])]

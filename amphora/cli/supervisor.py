@@ -19,7 +19,7 @@ import msgspec
 from gevent import socket, subprocess
 from gevent.event import Event
 
-from amphora.cli.worker import Report
+from amphora.cli.report import Report
 from amphora.timing import Backoff
 
 logger = logging.getLogger('amphora.serve')

@@ -21,6 +21,7 @@ import msgspec
 from gevent.event import Event
 
 from amphora.cli.common import LOG_FORMAT, NO_ACCESS, USAGE, explain
+from amphora.cli.report import Report
 from amphora.errors import AmqpError
 from amphora.server import AmqpRpcServer
 
@@ -28,15 +29,6 @@ from amphora.server import AmqpRpcServer
 _IMPORT_PATIENCE = 10.0
 
 logger = logging.getLogger('amphora.serve')
-
-
-class Report(msgspec.Struct, omit_defaults=True):
-    """What a worker says of itself.
-
-    :ivar failure: why it cannot serve; None: it takes calls.
-    """
-
-    failure: str | None = None
 
 
 class LoadError(Exception):

@@ -28,6 +28,7 @@ from amphora.dialects.base import (
 from amphora.dialects.encoded import Encoded
 from amphora.envelope import Reply, Request
 from amphora.errors import WrongRequest, WrongResult, remote_error
+from amphora.functions import check_function_name
 from amphora.topology import Queue, Record
 from amphora.values import builtin
 
@@ -71,7 +72,7 @@ class Tutorial(Dialect):
         prefetch: int = 1,
     ) -> None:
         self.queue = None if queue is None else check_name(queue, 'queue')
-        self.function = function
+        self.function = None if function is None else check_function_name(function)
         if not callable(convert):
             raise TypeError('convert must be callable, which %r is not' % (convert,))
         self.convert = convert

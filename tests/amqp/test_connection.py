@@ -225,6 +225,11 @@ def test_a_wrong_password_is_refused_at_once(rabbit: RabbitNode, mechanism: str)
     assert caught.value.code == 403
 
 
+def test_mechanisms_as_one_text_are_a_type_error() -> None:
+    with pytest.raises(TypeError, match=r"auth_mechanisms must be several names, such as \['PLAIN'\], not one text"):
+        Connection(auth_mechanisms='PLAIN')
+
+
 def test_no_common_mechanism_is_a_refused_login_that_names_them(rabbit: RabbitNode) -> None:
     with pytest.raises(LoginRefused, match=r'offers .*PLAIN.*, this side EXTERNAL'):
         Connection(port=rabbit.port, auth_mechanisms=['EXTERNAL'])

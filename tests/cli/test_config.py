@@ -235,3 +235,14 @@ def test_a_configuration_that_makes_no_sense_ends_each_command_with_one_line(run
         '',
         'amphora: AMPHORA_PREFETCH must be a whole number\n',
     )
+
+
+def test_an_option_whose_package_is_missing_is_wrong_usage_and_says_what_to_install(run: Run, tmp_path: Path) -> None:
+    # What Python does when a package is not there: importing it raises ImportError.
+    (tmp_path / 'sitecustomize.py').write_text("import sys\n\nsys.modules['zstandard'] = None\n")
+
+    assert run('config', AMPHORA_COMPRESSION='zstd', PYTHONPATH=str(tmp_path)) == (
+        2,
+        '',
+        'amphora: zstd needs the package zstandard: install amphora[zstd]\n',
+    )

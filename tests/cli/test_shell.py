@@ -32,7 +32,7 @@ def test_calls_are_made_and_ctrl_d_ends_it(terminal, served):
     assert shell.wait() == 0
 
 
-@pytest.mark.parametrize('verb', ['call', 'defer'])
+@pytest.mark.parametrize('verb', ['call', 'defer', 'cast', 'try_call'])
 def test_tab_completes_functions_of_the_service(terminal, served, verb):
     shell = terminal('shell', served)
     shell.wait_shown('>>> ')

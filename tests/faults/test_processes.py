@@ -257,6 +257,58 @@ server.stop()
 """
 
 
+FORKING_WHILE_STOPPING = """
+import os, sys, gevent
+from amphora import AmqpRpcClient, AmqpRpcServer
+
+server = AmqpRpcServer(sys.argv[1])
+running = gevent.event.Event()
+go_on = gevent.event.Event()
+
+
+@server.add_function
+def wait():
+    running.set()
+    go_on.wait()
+
+
+server.serve()
+client = AmqpRpcClient(sys.argv[1])
+result = client.defer.wait()
+running.wait()
+stopping = gevent.spawn(server.stop)
+gevent.sleep(0.1)
+child = os.fork()
+if not child:
+    gevent.reinit()
+    with gevent.Timeout(5):
+        server.{method}()
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+go_on.set()
+stopping.get()
+result.get()
+client.stop()
+"""
+
+
+@pytest.mark.row('24')
+@pytest.mark.parametrize('method', ['stop', 'stop_consumer', 'stop_publisher', 'prepare_stop'])
+def test_a_child_that_is_forked_while_its_parent_stops_a_server_does_not_wait_for_that(
+    method: str, node: RabbitNode, service: str
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, '-c', FORKING_WHILE_STOPPING.format(method=method), service],
+        env={**os.environ, 'AMPHORA_AMQP_URL': node.url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
+    output, errors = process.communicate(timeout=30)
+
+    assert (process.returncode, output, errors) == (0, '', '')
+
+
 @pytest.mark.row('24')
 @pytest.mark.parametrize(
     'patch', ['', 'from gevent import monkey; monkey.patch_all()'], ids=['nothing patched', 'everything patched']

@@ -519,6 +519,18 @@ def test_a_client_is_used_from_the_thread_it_was_made_in(
     assert calling.call.add(2, 3) == 5
 
 
+def test_what_another_thread_may_not_ask_for_is_not_done_later(
+    client: Client, peer: Peer, elsewhere: Callable[..., Any], label: str, queue: str
+) -> None:
+    calling = client()
+
+    with pytest.raises(WrongThread):
+        elsewhere(lambda: calling.create_new_request_queue(label, nowait=True))
+    calling.create_new_request_queue(label + '-other')
+
+    assert not peer.exists(queue)
+
+
 # -- many at once ------------------------------------------------------------------------------------------------------
 
 

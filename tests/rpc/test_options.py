@@ -15,6 +15,7 @@ from gevent import subprocess
 from gevent.server import StreamServer
 
 from amphora import AmqpError, AmqpRpcClient, AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer, NotSent
+from amphora.dialects import Tutorial
 from amphora.settings import make_settings
 from tests.amqp.certificates import Authority
 from tests.parties import Client, Gate, Server
@@ -74,6 +75,16 @@ def test_an_option_that_makes_no_sense_is_an_error_that_names_it(
 ) -> None:
     with pytest.raises((ValueError, TypeError), match=next(iter(option))):
         kind(service, **option)
+
+
+def test_a_dialect_that_is_no_list_is_an_error_that_says_so(service: str) -> None:
+    with pytest.raises(TypeError, match=r'dialects must be a list, such as dialects=\[Tutorial\(\.\.\.\)\]'):
+        AmqpRpcServer(service, dialects=Tutorial(function='add'))
+
+
+def test_a_dialects_function_is_named_by_text() -> None:
+    with pytest.raises(TypeError, match='the name of a function must be a str, not <function add'):
+        Tutorial(function=add)
 
 
 # -- the way to the broker ---------------------------------------------------------------------------------------------
