@@ -60,6 +60,21 @@ def at_thread_end(member: T, close: Callable[[T], object]) -> None:
     if not hasattr(_this_thread, 'estate'):
         _this_thread.estate = _Estate()
     _this_thread.estate.add(member, close)
+    _keep_main_greenlet()
+
+
+def _keep_main_greenlet() -> None:
+    """Have the thread's hub refer to the thread's main greenlet.
+
+    When a thread has ended, greenlet asks the garbage collector who holds the thread's main greenlet. Amid a collection
+    that takes the hub away nobody seems to, greenlet (3.5.6) drops the reference that the hub has, and Python crashes.
+    Where two references are left, greenlet does not ask.
+    """
+    main: Any = gevent.getcurrent()
+    while main.parent is not None:
+        main = main.parent
+    hub: Any = gevent.get_hub()
+    hub.amphora_main_greenlet = main
 
 
 def start_thread(function: Callable[[], object]) -> None:

@@ -83,6 +83,61 @@ def test_a_client_whose_thread_has_ended_is_no_longer_in_memory(url: str) -> Non
     eventually(is_gone)
 
 
+COLLECTING = """
+import gc, sys, weakref
+import gevent
+from gevent import monkey
+from amphora import AmqpRpcClient, AmqpRpcServer
+
+def call():
+    client = AmqpRpcClient('left', amqp_url=sys.argv[1])
+    client.serve()
+    left.append(weakref.ref(client))
+
+def answer():
+    server = AmqpRpcServer('left', amqp_url=sys.argv[1])
+    server.add_function(len)
+    server.serve()
+    server.wait_ready()
+    left.append(weakref.ref(server))
+
+def run_in_thread(function):
+    def run():
+        try:
+            function()
+        finally:
+            ended.send()
+
+    waiter = gevent.event.Event()
+    ended = gevent.get_hub().loop.async_()
+    ended.start(waiter.set)
+    monkey.get_original('_thread', 'start_new_thread')(run, ())
+    assert waiter.wait(30)
+    ended.stop()
+    ended.close()
+
+for _ in range(30):
+    left = []
+    run_in_thread(answer)
+    run_in_thread(call)
+    while left[1]() is not None:
+        gc.collect()
+        gevent.sleep(0.01)
+print('none is left')
+"""
+
+
+def test_a_thread_may_end_while_garbage_is_collected(url: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, '-X', 'faulthandler', '-c', COLLECTING, url],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ran.returncode, ran.stdout) == (0, 'none is left\n'), ran.stderr
+
+
 def test_what_a_thread_has_sent_before_its_end_is_not_lost(url: str) -> None:
     count = 3000
 
