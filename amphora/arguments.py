@@ -105,8 +105,9 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _check_annotation(function: Callable[..., Any], name: str, annotation: Any) -> None:
-    """
-    :raises TypeError: msgspec cannot check for it.
+    """Make sure that msgspec can check for an annotation.
+
+    :raises TypeError: it cannot.
     """
     try:
         unknown = next(_unknown(types.type_info(annotation), set()), None)

@@ -414,7 +414,7 @@ class AmqpRpcClient:
         :param func_name: name of the remote function.
         :returns: what takes the tuning function: it is called with the positional arguments as a tuple and the keyword
             arguments as a dict, and gives a dict with ``routing_key`` (``queue`` is of the past, and ignored). A call's
-            own ``routing_key`` option goes first.
+            own ``routing_key`` option goes first. It raises `TypeError` for what cannot be called.
         """
 
         def tune(tuning: Tuning) -> Tuning:

@@ -75,6 +75,7 @@ class Codec:
         self._nulls_not_finite = nulls_not_finite
 
     def serialize_call(self, func: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        """See `amphora.serializer.AbstractRpcSerializer`."""
         call = _Call(func, args, kwargs)
         try:
             return self._encode_call(call, args, kwargs)
@@ -82,6 +83,7 @@ class Codec:
             self._refuse_call(call, error)
 
     def deserialize_call(self, body: bytes) -> tuple[str, list[Any], dict[str, Any]]:
+        """See `amphora.serializer.AbstractRpcSerializer`."""
         try:
             call = self._read_call(body)
         except Exception as error:  # no code but msgspec's runs in there: whatever it is, the bytes caused it
@@ -90,6 +92,7 @@ class Codec:
         return call.func, call.args, call.kwargs
 
     def serialize_result(self, obj: Any) -> bytes:
+        """See `amphora.serializer.AbstractRpcSerializer`."""
         if isinstance(obj, BaseException):
             return self._serialize_exception(obj)
         try:
@@ -99,6 +102,7 @@ class Codec:
             raise error(f'the result cannot be serialised: {description}') from failure
 
     def deserialize_result(self, body: bytes) -> Any:
+        """See `amphora.serializer.AbstractRpcSerializer`."""
         try:
             reply = self._read_reply(body)
         except Exception as error:  # as above

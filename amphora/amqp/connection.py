@@ -191,6 +191,9 @@ class Connection:
         :param url: such as ``amqps://user:password@host:5671/vhost?heartbeat=30``; see `amphora.amqp.url`.
         :param options: of the constructor; they are the later word.
         :raises ValueError: the URL cannot be understood.
+        :raises OSError: a file that it names cannot be read.
+
+        And what the constructor raises.
         """
         return cls(**{**connection_options(url), **options})
 

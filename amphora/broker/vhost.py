@@ -311,6 +311,7 @@ class VirtualHost:
         :param owner: the connection that asks.
         :raises ResourceLocked: another connection has it exclusively.
         :raises PreconditionFailed: `if_unused` and it has consumers, or `if_empty` and it has messages.
+        :raises NotImplemented_: either of them, and it is a quorum queue.
         """
         if name not in self.queues:
             return 0

@@ -38,6 +38,7 @@ class Worker:
     """One worker process, from its start to its end.
 
     :param command: what to run; the descriptor that it reports to goes behind it.
+    :param options: what goes behind that.
     :param environ: its environment.
     :ivar failure: why it could not serve; None when it has not said so.
     :ivar ready: whether it has ever been ready.

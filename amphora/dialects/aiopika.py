@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from time import time
 from typing import Any, NoReturn
 
-from amphora.checks import check_name
+from amphora.checks import check_flag, check_name
 from amphora.dialects import pickles
 from amphora.dialects.base import (
     ClientSide,
@@ -54,6 +54,8 @@ class AioPikaRpc(Dialect):
     :param durable: with an exchange, what that is declared with.
     :param functions: names of the functions that a server offers in this dialect; None: all.
     :param auto_delete: whether a function's queue vanishes with its last consumer; one that exists is taken as it is.
+    :raises TypeError: an option is of the wrong type.
+    :raises ValueError: an option makes no sense; the error names it.
     """
 
     def __init__(
@@ -66,9 +68,9 @@ class AioPikaRpc(Dialect):
     ) -> None:
         self.format = check_format(format)
         self.exchange = check_name(exchange, 'exchange')
-        self.durable = durable
+        self.durable = check_flag(durable, 'durable')
         self.functions = check_functions(functions)
-        self.auto_delete = auto_delete
+        self.auto_delete = check_flag(auto_delete, 'auto_delete')
 
     def server_side(self, party: Party) -> AioPikaRpcServer:
         """See `Dialect`."""
@@ -209,6 +211,8 @@ class AioPikaMaster(Dialect):
         ``CompressedJsonMaster``, or any other with ``pack`` and ``unpack``.
     :param functions: names of the functions that a server offers in this dialect; None: all.
     :param durable, auto_delete: what a task's queue is declared with by a server; one that exists is taken as it is.
+    :raises TypeError: an option is of the wrong type.
+    :raises ValueError: an option makes no sense; the error names it.
     """
 
     def __init__(
@@ -220,8 +224,8 @@ class AioPikaMaster(Dialect):
     ) -> None:
         self.format = check_format(format)
         self.functions = check_functions(functions)
-        self.durable = durable
-        self.auto_delete = auto_delete
+        self.durable = check_flag(durable, 'durable')
+        self.auto_delete = check_flag(auto_delete, 'auto_delete')
 
     def server_side(self, party: Party) -> AioPikaWorker:
         """See `Dialect`."""

@@ -46,6 +46,8 @@ class AmqpRpc(Dialect):
     :param name: name of the codec, which is that of the request queue; None: the service's name.
     :param formatter: `amphora.dialects.Json`, `amphora.dialects.MsgPack`, or whatever has ``pack`` and ``unpack``; both
         sides must use the same.
+    :raises TypeError: an option is of the wrong type.
+    :raises ValueError: an option makes no sense; the error names it.
     """
 
     def __init__(self, name: str | None = None, formatter: Format | type[Format] = Json) -> None:

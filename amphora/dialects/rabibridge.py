@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from amphora.amqp.content import MAX_MESSAGE_SIZE
-from amphora.checks import check_integer
+from amphora.checks import check_flag, check_integer
 from amphora.compression import ZSTD_MAGIC, check_algorithm, compress, decompress
 from amphora.dialects.base import (
     ClientSide,
@@ -55,6 +55,9 @@ class RabiBridge(Dialect):
     :param functions: names of the functions that a server offers in this dialect; None: all.
     :param auto_delete: whether a server's queues vanish with their last consumer, as newer releases have it; a queue
         that exists is taken as it is.
+    :raises TypeError: an option is of the wrong type.
+    :raises ValueError: an option makes no sense; the error names it.
+    :raises ImportError: `compress_threshold` needs ``amphora[zstd]``, which is not installed.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class RabiBridge(Dialect):
             raise ValueError('kind must be one of %s, not %r' % (', '.join(KINDS), kind))
         self.kind = kind
         self.functions = check_functions(functions)
-        self.auto_delete = auto_delete
+        self.auto_delete = check_flag(auto_delete, 'auto_delete')
 
     def server_side(self, party: Party) -> RabiBridgeServer:
         """See `Dialect`."""

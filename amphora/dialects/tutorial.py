@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from amphora.checks import check_integer, check_name
+from amphora.checks import check_flag, check_integer, check_name
 from amphora.dead_letters import headers_of
 from amphora.dialects.base import (
     ClientSide,
@@ -61,6 +61,8 @@ class Tutorial(Dialect):
         A body that is no UTF-8 stays bytes.
     :param durable: what the queue is declared with by a server when there is none; one that exists is taken as it is.
     :param prefetch: how many unacked requests a server takes at once: the tutorial's is 1, for fair dispatch.
+    :raises TypeError: an option is of the wrong type.
+    :raises ValueError: an option makes no sense; the error names it.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class Tutorial(Dialect):
         if not callable(convert):
             raise TypeError('convert must be callable, which %r is not' % (convert,))
         self.convert = convert
-        self.durable = durable
+        self.durable = check_flag(durable, 'durable')
         self.prefetch = check_integer(prefetch, 'prefetch', 1, 65535)
 
     def server_side(self, party: Party) -> TutorialServer:

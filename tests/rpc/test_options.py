@@ -15,7 +15,7 @@ from gevent import subprocess
 from gevent.server import StreamServer
 
 from amphora import AmqpError, AmqpRpcClient, AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer, NotSent
-from amphora.dialects import Tutorial
+from amphora.dialects import AioPikaMaster, AioPikaRpc, RabiBridge, Tutorial
 from amphora.settings import make_settings
 from tests.amqp.certificates import Authority
 from tests.parties import Client, Gate, Server
@@ -85,6 +85,22 @@ def test_a_dialect_that_is_no_list_is_an_error_that_says_so(service: str) -> Non
 def test_a_dialects_function_is_named_by_text() -> None:
     with pytest.raises(TypeError, match='the name of a function must be a str, not <function add'):
         Tutorial(function=add)
+
+
+@pytest.mark.parametrize(
+    ('dialect', 'flag'),
+    [
+        (Tutorial, 'durable'),
+        (RabiBridge, 'auto_delete'),
+        (AioPikaRpc, 'durable'),
+        (AioPikaRpc, 'auto_delete'),
+        (AioPikaMaster, 'durable'),
+        (AioPikaMaster, 'auto_delete'),
+    ],
+)
+def test_what_is_yes_or_no_in_a_dialect_is_no_text(dialect: type, flag: str) -> None:
+    with pytest.raises(TypeError, match=f'{flag} must be True or False, not a str'):
+        dialect(**{flag: 'no'})
 
 
 # -- the way to the broker ---------------------------------------------------------------------------------------------
