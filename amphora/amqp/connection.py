@@ -7,7 +7,6 @@ Source: AMQP 0-9-1 section 2.2.4 ("The connection class") and RabbitMQ's extensi
 
 from __future__ import annotations
 
-import socket as stdlib_socket
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
@@ -15,7 +14,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from gevent import socket
 from gevent.event import AsyncResult, Event
 from pamqp import base, commands
 
@@ -23,6 +21,7 @@ from amphora.amqp import frames, heartbeat
 from amphora.amqp.channel import CLOSE_TIMEOUT, TELLING, Channel, CloseListener
 from amphora.amqp.content import FRAME_MAX, MAX_MESSAGE_SIZE
 from amphora.amqp.deliveries import read_delivery
+from amphora.amqp.dialing import dial
 from amphora.amqp.errors import (
     ChannelNumberError,
     Closed,
@@ -235,10 +234,8 @@ class Connection:
             raise
 
     def _connect(self, context: SSLContext | None, high_water: int, server_hostname: str) -> Transport:
-        sock = self._dial()
+        sock = dial(self.host, self.port, self._connect_timeout)
         try:
-            sock.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
-            sock.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_KEEPALIVE, 1)
             callbacks = (self._received, self._lost, self._drained)
             if context is None:
                 return Transport(sock, *callbacks, high_water=high_water)
@@ -249,26 +246,6 @@ class Connection:
             return TlsTransport(sock, tls, *callbacks, high_water=high_water)
         finally:
             sock.close()  # the transport has taken the descriptor over; closes it when there is no transport
-
-    def _dial(self) -> Any:
-        """A socket to the first of the host's addresses that answers; one that does not leaves time for the others."""
-        until = monotonic() + self._connect_timeout
-        addresses = socket.getaddrinfo(self.host, self.port, 0, stdlib_socket.SOCK_STREAM)
-        while True:
-            family, kind, proto, _, address = addresses.pop(0)
-            sock = None
-            try:
-                sock = socket.socket(family, kind, proto)
-                # The last has what is left, which is watched over elsewhere.
-                sock.settimeout(max(0.01, (until - monotonic()) / (len(addresses) + 2)) if addresses else None)
-                sock.connect(address)
-                sock.settimeout(None)
-                return sock
-            except BaseException as error:
-                if sock is not None:
-                    sock.close()
-                if not (addresses and isinstance(error, OSError)):
-                    raise
 
     def _handshake(self, password: str) -> None:
         try:
