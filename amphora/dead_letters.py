@@ -11,6 +11,7 @@ from time import time
 from typing import Any
 
 from amphora.amqp.fields import field_table
+from amphora.amqp.message import headers_of
 from amphora.queue_arguments import Arguments
 
 #: how many deliveries a request may have before it is set aside
@@ -83,12 +84,6 @@ def revive(properties: Properties) -> tuple[str | None, dict[str, Any]]:
     if headers:
         revived['headers'] = headers
     return queue if isinstance(queue, str) else None, revived
-
-
-def headers_of(properties: Properties) -> Mapping[str, Any]:
-    """The headers of a message; none when they cannot be decoded: the properties have them as bytes then."""
-    headers = properties.get('headers')
-    return headers if isinstance(headers, dict) else {}
 
 
 def headers_to_copy(properties: Properties) -> dict[str, Any]:

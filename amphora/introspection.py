@@ -19,6 +19,7 @@ import gevent
 from msgspec import Struct
 
 from amphora.amqp import ChannelClosed, Connection
+from amphora.amqp.message import TRANSIENT
 from amphora.consumer import Consumer
 from amphora.dialects.base import Party
 from amphora.dialects.native import (
@@ -48,8 +49,6 @@ ANSWER_TIMEOUT = 5.0
 STOP_TIMEOUT = 1.0
 # Characters of a signature, which may hold a default of any size.
 _SIGNATURE_LENGTH = 500
-# AMQP's delivery mode for messages that are not written to disk.
-_TRANSIENT = 1
 
 
 class FunctionDescription(Struct, frozen=True):
@@ -119,7 +118,7 @@ class Introspection:
         self._functions.add(describe, DESCRIBE)
         self._session = session
         self._publisher = publisher
-        self._side = NativeServer(Party(INTROSPECTION_SERVICE, uuid, RpcJsonSerializer, _TRANSIENT, fanout=True))
+        self._side = NativeServer(Party(INTROSPECTION_SERVICE, uuid, RpcJsonSerializer, TRANSIENT, fanout=True))
         self._queue = fanout_queue(INTROSPECTION_SERVICE, uuid)
         # Not among the server's own: without them it works as well.
         self._records: list[Record] = [

@@ -286,8 +286,8 @@ class Publisher:
         if self._held and self._held.pop(publication.number, None) is not None:
             self._held_bytes -= len(publication.body)
 
-    def wait_settled(self, timeout: float, even_away: bool = False) -> bool:
-        """Block until the broker has answered for everything; False when it has not.
+    def wait_settled(self, timeout: float, even_away: bool = False) -> None:
+        """Block until the broker has answered for everything, or will not in time.
 
         :param timeout: seconds.
         :param even_away: wait, too, while the broker is away. By default that is no use, unless the first attempt to
@@ -296,12 +296,11 @@ class Publisher:
         deadline = Deadline.after(timeout, monotonic())
         while self._held or self._turned_away or (self._channel is not None and self._channel.confirms):
             if self._channel is None and not even_away and (self._session.away or not self._session.started):
-                return False
+                return
             if deadline.expired(monotonic()):
-                return False
+                return
             # Looked at now and then, so that the hot path need not tell each time.
             gevent.sleep(0.01)
-        return True
 
     def _write(self, channel: Channel, publication: Publication) -> None:
         if publication.deadline is not None:

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from amphora.dead_letters import DELIVERIES, headers_of, headers_to_copy
+from amphora.amqp.message import headers_of
+from amphora.dead_letters import DELIVERIES, headers_to_copy
 
 #: header: the function did not want this request the last time it was delivered
 IGNORED = 'x-amphora-ignored'

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from amphora.amqp.content import MAX_MESSAGE_SIZE
+from amphora.amqp.message import PERSISTENT, TRANSIENT
 from amphora.amqp.options import connection_options
 from amphora.checks import check_flag, check_host, check_host_parts, check_integer, check_name, check_seconds
 from amphora.compression import check_algorithm
@@ -55,7 +56,7 @@ class Settings(Struct, frozen=True):
     @property
     def delivery_mode(self) -> int:
         """AMQP's delivery mode for messages: 2 persistent, 1 not."""
-        return 2 if self.persistent else 1
+        return PERSISTENT if self.persistent else TRANSIENT
 
     @property
     def queue_arguments(self) -> Arguments:
@@ -158,6 +159,22 @@ def make_settings(
         },
         service,
     )
+    _check(options)
+    return Settings(
+        tuple(_hosts(options)),
+        options['prefetch'].value,
+        options['persistent'].value,
+        options['confirm'].value,
+        options['queue_type'].value,
+        options['queue_size'].value,
+        options['request_ttl'].value,
+        options['compression'].value,
+        options['compress_threshold'].value,
+    )
+
+
+def _check(options: dict[str, Setting]) -> None:
+    """Check those that no address says."""
     taken = options['prefetch']
     check_integer(taken.value, taken.what, 1, 65535)
     for name in ('persistent', 'confirm'):
@@ -176,7 +193,11 @@ def make_settings(
         check_algorithm(packing.value, packing.what)
     threshold = options['compress_threshold']
     check_integer(threshold.value, threshold.what, 0, MAX_MESSAGE_SIZE)
-    hosts = _hosts(options)
+
+
+def _hosts(options: dict[str, Setting]) -> list[dict[str, Any]]:
+    """For each broker address the options of a connection."""
+    hosts = _addresses(options)
     place = options['amqp_host' if options['amqp_url'].value is None else 'amqp_url']
     for host in hosts:
         check_host_parts(host['host'], place.what)
@@ -187,20 +208,10 @@ def make_settings(
         for host in hosts:
             if not (beat.yields and 'heartbeat' in host):
                 host['heartbeat'] = beat.value
-    return Settings(
-        tuple(hosts),
-        taken.value,
-        options['persistent'].value,
-        options['confirm'].value,
-        kind.value,
-        size.value,
-        lifetime.value,
-        packing.value,
-        threshold.value,
-    )
+    return hosts
 
 
-def _hosts(options: dict[str, Setting]) -> list[dict[str, Any]]:
+def _addresses(options: dict[str, Setting]) -> list[dict[str, Any]]:
     """For each broker address the options of a connection, as far as the address says them."""
     url = options['amqp_url']
     if url.value is None:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
 
 from amphora.amqp.fields import read_short_string
+
+#: delivery modes: whether the broker writes a message to disk, in a queue that is durable
+TRANSIENT, PERSISTENT = 1, 2
+
+
+def headers_of(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The application headers among a message's properties; an empty dict when there are none, or none that can be
+    decoded: the properties have them as bytes then."""
+    headers = properties.get('headers')
+    return headers if isinstance(headers, dict) else {}
 
 
 class DeliveryInfo(Struct, eq=False):
@@ -121,8 +132,7 @@ class Message:
     @property
     def headers(self) -> dict[str, Any]:
         """The application headers; an empty dict when there are none, or none that can be decoded."""
-        headers = self.properties.get('headers')
-        return headers if isinstance(headers, dict) else {}
+        return headers_of(self.properties)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Message):

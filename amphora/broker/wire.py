@@ -22,11 +22,11 @@ from amphora.amqp.frames import (
     HEADER,
     METHOD,
     encode_body,
+    pack_frame_header,
 )
 from amphora.amqp.gathered import GATHER_FROM, Gathered
 from amphora.broker.stored import StoredMessage
 
-_frame_head = struct.Struct('>BHI').pack
 _tag_and_flag = struct.Struct('>QB').pack
 # The end of a frame and the beginning of the next.
 _end_and_head = struct.Struct('>BBHI').pack
@@ -124,7 +124,7 @@ def encode_content(channel: int, method: bytes, message: StoredMessage, frame_ma
     if 0 < len(body) <= frame_max - FRAME_OVERHEAD:
         return b''.join(
             (
-                _frame_head(METHOD, channel, len(method)),
+                pack_frame_header(METHOD, channel, len(method)),
                 method,
                 _end_and_head(0xCE, HEADER, channel, len(header)),
                 header,
@@ -134,7 +134,7 @@ def encode_content(channel: int, method: bytes, message: StoredMessage, frame_ma
             )
         )
     pieces = [
-        _frame_head(METHOD, channel, len(method)),
+        pack_frame_header(METHOD, channel, len(method)),
         method,
         _end_and_head(0xCE, HEADER, channel, len(header)),
         header,

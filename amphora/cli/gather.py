@@ -8,15 +8,13 @@ import msgspec
 from gevent.event import Event
 
 from amphora.amqp import Connection, Message, NotFound
+from amphora.amqp.message import TRANSIENT
 from amphora.dialects.base import Party
 from amphora.dialects.native import INTROSPECTION_SERVICE, NativeClient, response_exchange
 from amphora.envelope import Request
 from amphora.errors import RemoteException, WrongRequest, WrongResult
 from amphora.introspection import DESCRIBE, ServerDescription
 from amphora.serializer import RpcJsonSerializer
-
-#: AMQP's delivery mode for messages that are not written to disk
-TRANSIENT = 1
 
 
 def gather_servers(connection: Connection, seconds: float, service: str | None = None) -> list[ServerDescription]:

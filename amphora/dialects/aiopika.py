@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from time import time
 from typing import Any, NoReturn
 
+from amphora.amqp.message import PERSISTENT, TRANSIENT
 from amphora.checks import check_flag, check_name
 from amphora.dialects import pickles
 from amphora.dialects.base import (
@@ -41,7 +42,6 @@ REMOTE_ERROR = 'RPCException'
 
 # AMQP's `type` of a message.
 _CALL, _RESULT, _ERROR = 'call', 'result', 'error'
-_TRANSIENT, _PERSISTENT = 1, 2
 _PRIORITY = 5
 
 
@@ -125,7 +125,7 @@ class AioPikaRpcServer(ServerSide):
             {
                 **content_type_of(self._format),
                 'correlation_id': request['correlation_id'],
-                'delivery_mode': request.get('delivery_mode', _TRANSIENT),
+                'delivery_mode': request.get('delivery_mode', TRANSIENT),
                 'timestamp': time(),
                 'type': _RESULT if reply.error is None else _ERROR,
             },
@@ -178,7 +178,7 @@ class AioPikaRpcClient(ClientSide):
             {
                 **content_type_of(self._format),
                 'headers': {'From': self.reply_queue.name},
-                'delivery_mode': _TRANSIENT,
+                'delivery_mode': TRANSIENT,
                 'priority': _PRIORITY,
                 'correlation_id': request.id,
                 'reply_to': self.reply_queue.name,
@@ -294,7 +294,7 @@ class AioPikaMasterClient(ClientSide):
             '',
             routing_key or request.function,
             # The peer's have no id; this one is for the broker's answer.
-            {**content_type_of(self._format), 'delivery_mode': _PERSISTENT, 'correlation_id': request.id},
+            {**content_type_of(self._format), 'delivery_mode': PERSISTENT, 'correlation_id': request.id},
             packed(self._format, request.kwargs),
         )
 

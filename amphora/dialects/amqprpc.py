@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from amphora.amqp.message import headers_of
 from amphora.checks import check_name
-from amphora.dead_letters import headers_of
 from amphora.dialects.base import (
     ClientSide,
     Dialect,

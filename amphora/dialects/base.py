@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from amphora.amqp.message import PERSISTENT
 from amphora.dialects.encoded import Encoded
 from amphora.dialects.ids import CountedUuids
 from amphora.envelope import Reply, Request
@@ -33,7 +34,7 @@ class Party(Struct, frozen=True):
     :ivar service: name of the service.
     :ivar uuid: its own name.
     :ivar serializer: what it was given to make and read bodies with; dialects with formats of their own ignore it.
-    :ivar delivery_mode: AMQP's, of its messages, where the dialect leaves it open: 2 persistent, 1 not.
+    :ivar delivery_mode: AMQP's, of its messages, where the dialect leaves it open.
     :ivar queue_arguments: what its queues are declared with, where the dialect leaves it open.
     :ivar request_queue_arguments: the same of its request queues.
     :ivar compression: how bodies of more than `compress_threshold` bytes are compressed; None: they are not.
@@ -43,7 +44,7 @@ class Party(Struct, frozen=True):
     service: str
     uuid: str
     serializer: type[AbstractRpcSerializer] | AbstractRpcSerializer
-    delivery_mode: int = 2
+    delivery_mode: int = PERSISTENT
     queue_arguments: Arguments = ()
     request_queue_arguments: Arguments = ()
     compression: str | None = None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from amphora.amqp.content import MAX_MESSAGE_SIZE
+from amphora.amqp.message import TRANSIENT
 from amphora.checks import check_flag, check_integer
 from amphora.compression import ZSTD_MAGIC, check_algorithm, compress, decompress
 from amphora.dialects.base import (
@@ -40,7 +41,6 @@ KINDS = ('async', 'sync')
 #: class name of errors from there whose traceback does not end as Python's do
 REMOTE_ERROR = 'RemoteExecutionError'
 
-_TRANSIENT = 1
 # What Python's tracebacks begin with: the last of them, where one error led to another.
 _TRACEBACK = 'Traceback (most recent call last):\n'
 
@@ -146,7 +146,7 @@ class RabiBridgeServer(ServerSide):
         return Encoded(
             '',
             request['reply_to'],
-            {'correlation_id': request['correlation_id'], 'delivery_mode': _TRANSIENT},
+            {'correlation_id': request['correlation_id'], 'delivery_mode': TRANSIENT},
             self._dialect.pack(outcome),
         )
 
@@ -171,7 +171,7 @@ class RabiBridgeClient(ClientSide):
         return Encoded(
             EXCHANGE,
             routing_key or '%s_%s' % (self._dialect.kind, request.function),
-            {'correlation_id': request.id, 'reply_to': self.reply_queue.name, 'delivery_mode': _TRANSIENT},
+            {'correlation_id': request.id, 'reply_to': self.reply_queue.name, 'delivery_mode': TRANSIENT},
             self._dialect.pack([request.args, request.kwargs]),
         )
 

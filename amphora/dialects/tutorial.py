@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from amphora.amqp.message import headers_of
 from amphora.checks import check_flag, check_integer, check_name
-from amphora.dead_letters import headers_of
 from amphora.dialects.base import (
     ClientSide,
     Dialect,
