@@ -26,7 +26,7 @@ from amphora.errors import IgnoreRequest, RejectRequest, RemoteException, WrongR
 from amphora.intake import REQUEUE_DELAY, Job
 from amphora.logs import get_logger
 from amphora.publisher import Publication, Publisher
-from amphora.queue_arguments import Arguments
+from amphora.queue_arguments import QueueArguments
 from amphora.recent import Key, Recent
 from amphora.redelivery import count_deliveries, is_fresh, seems_expired, send_again, time_left, was_ignored
 from amphora.republishing import Republishing
@@ -70,7 +70,7 @@ class Answering:
         functions: FunctionTable,
         session: Session,
         publisher: Publisher,
-        queue_arguments: Arguments,
+        queue_arguments: QueueArguments,
         on_failure: str,
     ) -> None:
         self._side = side

@@ -19,7 +19,7 @@ class Misfit(Exception):
     """Arguments are not what the function takes; says which, and why."""
 
 
-class Arguments:
+class Annotations:
     """What a function's annotations say of its arguments.
 
     :param function: the function, or anything else that can be called.

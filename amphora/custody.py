@@ -23,7 +23,7 @@ from gevent.lock import BoundedSemaphore
 from amphora.amqp import Channel, Message
 from amphora.errors import AmqpError, NotSent
 from amphora.intake import Job
-from amphora.queue_arguments import Arguments
+from amphora.queue_arguments import QueueArguments
 from amphora.session import Session
 from amphora.timing import Deadline
 
@@ -51,7 +51,7 @@ class Custody:
     :param queue_arguments: arguments that a queue of the service's is declared with.
     """
 
-    def __init__(self, session: Session, service: str, queue_arguments: Arguments) -> None:
+    def __init__(self, session: Session, service: str, queue_arguments: QueueArguments) -> None:
         self._session = session
         self._service = service
         self._queue_arguments = queue_arguments

@@ -12,7 +12,7 @@ from typing import Any
 
 from amphora.amqp.fields import field_table
 from amphora.amqp.message import headers_of
-from amphora.queue_arguments import Arguments
+from amphora.queue_arguments import QueueArguments
 
 #: how many deliveries a request may have before it is set aside
 MAX_DELIVERIES = 5
@@ -45,7 +45,7 @@ def dead_queue(service: str) -> str:
     return 'rpc_%s_dead' % service
 
 
-def dead_queue_arguments(queue_arguments: Arguments) -> Arguments:
+def dead_queue_arguments(queue_arguments: QueueArguments) -> QueueArguments:
     """What that queue is declared with, for a service whose request queues are declared with certain arguments.
 
     Whoever looks at dead letters takes them and gives them back. A quorum queue counts that, and RabbitMQ 4 drops what

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from reprlib import Repr
 from typing import Any
 
-from amphora.arguments import Arguments, Misfit
+from amphora.arguments import Annotations, Misfit
 from amphora.envelope import Reply, Request
 from amphora.errors import IgnoreRequest, RejectRequest, RemoteException, WrongRequest
 from amphora.functions import DEFAULT_OPTIONS, FunctionOptions, check_function_name
@@ -92,7 +92,7 @@ class FunctionTable:
         if options.timeout is not None:
             call = self._limit(call, options.timeout)
         if options.validate:
-            call = Arguments(function).before(call)
+            call = Annotations(function).before(call)
         before: Registered = None
         if name in self._functions:
             before = self._functions[name], self._calls[name], self._options[name], name in self.async_names

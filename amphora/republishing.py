@@ -19,7 +19,7 @@ from amphora.errors import AmqpError
 from amphora.intake import Job
 from amphora.logs import get_logger
 from amphora.publisher import Publication, Publisher
-from amphora.queue_arguments import Arguments
+from amphora.queue_arguments import QueueArguments
 from amphora.redelivery import count_deliveries, send_again
 from amphora.session import Session
 from amphora.topology import Queue
@@ -42,7 +42,7 @@ class Republishing:
     """
 
     def __init__(
-        self, service: str, session: Session, publisher: Publisher, queue_arguments: Arguments, shared: bool
+        self, service: str, session: Session, publisher: Publisher, queue_arguments: QueueArguments, shared: bool
     ) -> None:
         self.allowed = True
         self._session = session

@@ -13,7 +13,7 @@ from amphora.amqp.options import connection_options
 from amphora.checks import check_flag, check_host, check_host_parts, check_integer, check_name, check_seconds
 from amphora.compression import check_algorithm
 from amphora.configuration import ARGUMENT, OPTIONS, Setting, nearest, resolve
-from amphora.queue_arguments import MAX_QUEUE_SIZE, Arguments, limits
+from amphora.queue_arguments import MAX_QUEUE_SIZE, QueueArguments, limits
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -59,12 +59,12 @@ class Settings(Struct, frozen=True):
         return PERSISTENT if self.persistent else TRANSIENT
 
     @property
-    def queue_arguments(self) -> Arguments:
+    def queue_arguments(self) -> QueueArguments:
         """Arguments that every queue is declared with."""
         return () if self.queue_type is None else (('x-queue-type', self.queue_type),)
 
     @property
-    def request_queue_arguments(self) -> Arguments:
+    def request_queue_arguments(self) -> QueueArguments:
         """Arguments that every request queue is declared with."""
         return self.queue_arguments + limits(self.queue_size, self.request_ttl)
 

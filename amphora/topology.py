@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from amphora.amqp.errors import NotFound
 from amphora.checks import check_name
-from amphora.queue_arguments import Arguments
+from amphora.queue_arguments import QueueArguments
 
 if TYPE_CHECKING:
     from amphora.amqp import Channel
@@ -47,7 +47,7 @@ class Queue(Struct, frozen=True):
     """
 
     name: str
-    arguments: Arguments = ()
+    arguments: QueueArguments = ()
     durable: bool = True
     auto_delete: bool = False
     adopted: bool = False
@@ -86,7 +86,7 @@ class Binding(Struct, frozen=True):
     queue: str
     exchange: str
     routing_key: str
-    arguments: Arguments = ()
+    arguments: QueueArguments = ()
 
     def __post_init__(self) -> None:
         check_name(self.routing_key, 'the routing key of a binding')

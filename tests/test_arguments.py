@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Optional
 import msgspec
 import pytest
 
-from amphora.arguments import Arguments, Misfit
+from amphora.arguments import Annotations, Misfit
 
 
 class Item(msgspec.Struct):
@@ -28,12 +28,12 @@ class Point:
 
 def fitted(function: Any, *args: Any, **kwargs: Any) -> Any:
     """What the function makes of arguments that were validated."""
-    return Arguments(function).before(function)(*args, **kwargs)
+    return Annotations(function).before(function)(*args, **kwargs)
 
 
 def misfit(function: Any, *args: Any, **kwargs: Any) -> str:
     with pytest.raises(Misfit) as caught:
-        Arguments(function).fit(args, kwargs)
+        Annotations(function).fit(args, kwargs)
     return str(caught.value)
 
 
@@ -192,14 +192,14 @@ def test_an_annotation_that_msgspec_cannot_check_is_an_error_at_once() -> None:
 
     for function in (one, two, three, four):
         with pytest.raises(TypeError, match=r"argument 'x' of .* cannot be validated"):
-            Arguments(function)
+            Annotations(function)
 
 
 def test_an_annotation_that_does_not_evaluate_is_an_error_at_once() -> None:
     def broken(x: NoSuchName) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
     with pytest.raises(TypeError, match="NameError: name 'NoSuchName'"):
-        Arguments(broken)
+        Annotations(broken)
 
 
 def test_a_function_whose_parameters_python_does_not_know_is_an_error_at_once() -> None:
@@ -209,7 +209,7 @@ def test_a_function_whose_parameters_python_does_not_know_is_an_error_at_once() 
         def __call__(self) -> None: ...
 
     with pytest.raises(TypeError, match=r'the arguments of .* cannot be validated'):
-        Arguments(Unknown())
+        Annotations(Unknown())
 
 
 def test_a_class_is_validated_by_what_it_is_made_of() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from amphora import AmqpRpcServer
-from amphora.arguments import Arguments
+from amphora.arguments import Annotations
 from amphora.plugins import plugin_functions
 
 MARKED = """
@@ -74,7 +74,7 @@ def test_a_plugin_may_define_classes_that_look_for_their_module(directory):
     )
     show = plugin_functions(directory)['show']
 
-    assert Arguments(show).before(show)({'start': {'x': 5}}) == 5
+    assert Annotations(show).before(show)({'start': {'x': 5}}) == 5
 
 
 def test_a_function_that_two_plugins_import_from_elsewhere_counts_once(directory):

@@ -32,7 +32,7 @@ from amphora.dialects.formats import Format, Pickle, check_format, content_type_
 from amphora.envelope import Reply, Request
 from amphora.errors import NoResult, WrongRequest, WrongResult, remote_error
 from amphora.functions import FunctionOptions
-from amphora.queue_arguments import Arguments, limits
+from amphora.queue_arguments import QueueArguments, limits
 from amphora.topology import Binding, Exchange, Queue, Record
 
 #: name of the headers exchange through which requests come back
@@ -161,7 +161,7 @@ class AioPikaRpcClient(ClientSide):
 
     def records(self) -> list[Record]:
         """See `ClientSide`."""
-        arguments: Arguments = (('From', self.reply_queue.name), ('x-match', 'any'))
+        arguments: QueueArguments = (('From', self.reply_queue.name), ('x-match', 'any'))
         return [
             *self._dialect.exchanges(),
             Exchange(DEAD_LETTER_EXCHANGE, 'headers', durable=False, auto_delete=True),

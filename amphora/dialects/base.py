@@ -18,7 +18,7 @@ from amphora.dialects.ids import CountedUuids
 from amphora.envelope import Reply, Request
 from amphora.errors import RemoteException
 from amphora.functions import FunctionOptions
-from amphora.queue_arguments import Arguments
+from amphora.queue_arguments import QueueArguments
 from amphora.serializer import AbstractRpcSerializer
 from amphora.topology import Queue, Record
 
@@ -45,8 +45,8 @@ class Party(Struct, frozen=True):
     uuid: str
     serializer: type[AbstractRpcSerializer] | AbstractRpcSerializer
     delivery_mode: int = PERSISTENT
-    queue_arguments: Arguments = ()
-    request_queue_arguments: Arguments = ()
+    queue_arguments: QueueArguments = ()
+    request_queue_arguments: QueueArguments = ()
     compression: str | None = None
     compress_threshold: int = 0
     fanout: bool = False
