@@ -17,6 +17,7 @@ COMPILED = (
     'amphora/amqp/speedups.pyx',
     'amphora/amqp/frames.py',
     'amphora/amqp/properties.py',
+    'amphora/amqp/gathered.py',
     'amphora/amqp/content.py',
     'amphora/amqp/transport.py',
     # a channel, what it keeps, and its connection

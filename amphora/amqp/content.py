@@ -64,6 +64,7 @@ def encode_message(
         )
         if usual is not None:
             return usual
+    body = bytes(body)  # gathered, it is sent later than now, and nobody may change it meanwhile
     head = encode_publish_head(
         channel, exchange, routing_key, mandatory, properties, len(body), frame_max, max_message_size
     )

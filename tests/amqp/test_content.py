@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import commands
 
-from amphora.amqp.content import ContentAssembler, encode_publish_head
+from amphora.amqp.content import ContentAssembler, encode_message, encode_publish_head
 from amphora.amqp.errors import FrameError, UnexpectedFrame
 from amphora.amqp.properties import encode_header
 from tests.amqp.scripted import content_header, method
@@ -137,6 +138,14 @@ def test_the_head_of_a_publish_is_the_method_and_the_header() -> None:
     head = encode_publish_head(7, 'exchange', 'key', True, {'type': 'a'}, 5)
     assert head == method(7, commands.Basic.Publish(0, 'exchange', 'key', True)) + encode_header(7, 5, {'type': 'a'})
     assert encode_publish_head(7, '', 'k', False, {}, 0).endswith(content_header(7, 0))
+
+
+@pytest.mark.parametrize('size', [10, 200_000])
+def test_what_becomes_of_a_body_after_its_encoding_is_not_sent(size: int) -> None:
+    body: Any = bytearray(size)
+    frames = encode_message(1, '', 'k', False, {}, body)
+    body[:] = b'x' * size
+    assert b'x' not in bytes(frames)
 
 
 @pytest.mark.parametrize('over', [0, 1])

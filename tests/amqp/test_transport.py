@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
 import hashlib
 import os
 import random
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import gevent
@@ -225,6 +228,22 @@ def test_bytes_keep_their_order_whatever_the_socket_takes(stream: Wired) -> None
     writer.get(timeout=5)
     assert hashlib.sha256(got).digest() == hashlib.sha256(expected).digest()
     assert eventually(lambda: stream.transport.unsent == 0)
+
+
+def test_ctrl_c_while_something_is_written_loses_nothing_else(stream: Wired) -> None:
+    body = b'x' * 200_000
+    stream.transport.write(b'first')
+    stream.transport.write(b'second')
+    write = partial(stream.transport.write, Gathered([body]))
+    with pytest.raises(KeyboardInterrupt):
+        # Python hears of it at the first of its lines, which is in the writing when that runs any.
+        deque(map(partial.__call__, [partial(_thread.interrupt_main), write]), maxlen=0)
+    stream.transport.write(b'last')
+    came = b''
+    while not came.endswith(b'last'):
+        came += stream.peer.recv(65536)
+    assert came in (b'firstsecond' + body + b'last', b'firstsecondlast')
+    assert stream.lost.empty()
 
 
 def test_a_peer_that_does_not_read_makes_it_congested_and_reading_makes_it_drain_once(stream: Wired) -> None:
