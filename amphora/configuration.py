@@ -261,6 +261,7 @@ def _refuse(name: str, where: str) -> NoReturn:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that is most like a wrong one; None: none is like it."""
+    # Here: only who has mistyped something needs it.
     from difflib import get_close_matches
 
     return next(iter(get_close_matches(name, known, 1, 0.7)), None)

@@ -239,6 +239,7 @@ class Connection:
             callbacks = (self._received, self._lost, self._drained)
             if context is None:
                 return Transport(sock, *callbacks, high_water=high_water)
+            # Here, as above: it takes OpenSSL.
             from amphora.amqp.tls import TlsEngine, TlsTransport
 
             tls = TlsEngine(context, server_hostname)

@@ -37,6 +37,7 @@ def connection_options(url: str | AmqpUrl) -> dict[str, Any]:
         if options.get(limit) == 0:  # "no limit of mine": that is this side's default
             del options[limit]
     if parsed.tls:
+        # Here: it takes OpenSSL, which is slow to import.
         from amphora.amqp.tls import context_of
 
         options['ssl'] = context_of(parsed)

@@ -65,9 +65,12 @@ class Mishaps(logging.Handler):
         hub, logger = gevent.get_hub(), logging.getLogger('amphora')
         hub.exception_stream = self._printed
         logger.addHandler(self)
+        # pytest would keep all that is logged, and every connection that it is about.
+        logger.propagate = False
         try:
             yield
         finally:
+            logger.propagate = True
             logger.removeHandler(self)
             del hub.exception_stream
 
