@@ -79,3 +79,17 @@ def check_seconds(value: object, what: str, high: float) -> float:
     if not 0 <= value <= high:  # NaN compares false to everything
         raise ValueError('%s must be from 0 to %g seconds, not %r' % (what, high, value))
     return value
+
+
+def check_milliseconds(value: object, what: str, high: float) -> float:
+    """The value, when it is a number of seconds up to the limit that is a millisecond or more.
+
+    RabbitMQ counts milliseconds, and drops at 0 what nobody takes at once.
+
+    :raises TypeError: it is no number.
+    :raises ValueError: it is less, or above the limit.
+    """
+    seconds = check_seconds(value, what, high)
+    if seconds < 0.001:
+        raise ValueError('%s must be at least 0.001 seconds, not %r' % (what, value))
+    return seconds

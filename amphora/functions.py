@@ -13,7 +13,7 @@ from typing import Any, TypeVar, overload
 import msgspec
 from msgspec import Struct
 
-from amphora.checks import check_flag, check_integer, check_seconds
+from amphora.checks import check_flag, check_integer, check_milliseconds
 from amphora.queue_arguments import MAX_QUEUE_SIZE
 
 Function = Callable[..., Any]
@@ -51,9 +51,8 @@ class FunctionOptions(Struct, frozen=True, kw_only=True):
         if self.prefetch is not None:
             check_integer(self.prefetch, 'prefetch', 1, 65535)
         for what, seconds in (('ttl', self.ttl), ('timeout', self.timeout)):
-            # RabbitMQ counts milliseconds, and drops at 0 what nobody takes at once.
-            if seconds is not None and check_seconds(seconds, what, MAX_SECONDS) < 0.001:
-                raise ValueError('%s must be at least 0.001 seconds, not %r' % (what, seconds))
+            if seconds is not None:
+                check_milliseconds(seconds, what, MAX_SECONDS)
         check_flag(self.validate, 'validate')
 
     def but(self, changes: Mapping[str, Any]) -> FunctionOptions:

@@ -10,7 +10,15 @@ from msgspec import Struct
 from amphora.amqp.content import MAX_MESSAGE_SIZE
 from amphora.amqp.message import PERSISTENT, TRANSIENT
 from amphora.amqp.options import connection_options
-from amphora.checks import check_flag, check_host, check_host_parts, check_integer, check_name, check_seconds
+from amphora.checks import (
+    check_flag,
+    check_host,
+    check_host_parts,
+    check_integer,
+    check_milliseconds,
+    check_name,
+    check_seconds,
+)
 from amphora.compression import check_algorithm
 from amphora.configuration import ARGUMENT, OPTIONS, Setting, nearest, resolve
 from amphora.queue_arguments import MAX_QUEUE_SIZE, QueueArguments, limits
@@ -186,8 +194,8 @@ def _check(options: dict[str, Setting]) -> None:
     if size.value is not None:
         check_integer(size.value, size.what, 1, MAX_QUEUE_SIZE)
     lifetime = options['request_ttl']
-    if lifetime.value is not None and check_seconds(lifetime.value, lifetime.what, MAX_TTL) < 0.001:
-        raise ValueError('%s must be at least 0.001 seconds, not %r' % (lifetime.what, lifetime.value))
+    if lifetime.value is not None:
+        check_milliseconds(lifetime.value, lifetime.what, MAX_TTL)
     packing = options['compression']
     if packing.value is not None:
         check_algorithm(packing.value, packing.what)

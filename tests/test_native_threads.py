@@ -86,8 +86,8 @@ def test_a_client_whose_thread_has_ended_is_no_longer_in_memory(url: str) -> Non
 COLLECTING = """
 import gc, sys, weakref
 import gevent
-from gevent import monkey
 from amphora import AmqpRpcClient, AmqpRpcServer
+from tests.test_native_threads import run_in_thread
 
 def call():
     client = AmqpRpcClient('left', amqp_url=sys.argv[1])
@@ -99,28 +99,12 @@ def answer():
     server.add_function(len)
     server.serve()
     server.wait_ready()
-    left.append(weakref.ref(server))
-
-def run_in_thread(function):
-    def run():
-        try:
-            function()
-        finally:
-            ended.send()
-
-    waiter = gevent.event.Event()
-    ended = gevent.get_hub().loop.async_()
-    ended.start(waiter.set)
-    monkey.get_original('_thread', 'start_new_thread')(run, ())
-    assert waiter.wait(30)
-    ended.stop()
-    ended.close()
 
 for _ in range(30):
     left = []
     run_in_thread(answer)
     run_in_thread(call)
-    while left[1]() is not None:
+    while left[0]() is not None:
         gc.collect()
         gevent.sleep(0.01)
 print('none is left')

@@ -13,7 +13,7 @@ from typing import Any
 from amphora.amqp.body import Body
 from amphora.amqp.errors import FrameError, UnexpectedFrame
 from amphora.amqp.frames import encode_body, encode_publish, speedups
-from amphora.amqp.gathered import GATHER_FROM, Gathered
+from amphora.amqp.gathered import Gathered, gather
 from amphora.amqp.properties import decode_header, encode_header
 
 #: RabbitMQ's own proposal, and ours: the largest frame, in bytes
@@ -68,8 +68,7 @@ def encode_message(
     head = encode_publish_head(
         channel, exchange, routing_key, mandatory, properties, len(body), frame_max, max_message_size
     )
-    pieces = [head, *encode_body(channel, body, frame_max)]
-    return Gathered(pieces) if len(body) > GATHER_FROM else b''.join(pieces)
+    return gather([head, *encode_body(channel, body, frame_max)], len(body))
 
 
 class ContentAssembler:

@@ -13,6 +13,11 @@ GATHER_FROM = 131072
 _MOST = 1024
 
 
+def gather(pieces: list[bytes | memoryview], body_size: int) -> bytes | Gathered:
+    """The frames of a message, in pieces where its body, of so many bytes, is large, and else joined."""
+    return Gathered(pieces) if body_size > GATHER_FROM else b''.join(pieces)
+
+
 class Gathered:
     """Pieces, to be sent one after the other.
 

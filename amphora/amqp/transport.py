@@ -243,7 +243,7 @@ class Transport:
         if self._partial:
             pending = bytes(self._partial) + bytes(data) if data else self._partial
         try:
-            sent = pending.send(self._sock) if type(pending) is Gathered else self._sock.send(pending)
+            sent = pending.send(self._sock) if isinstance(pending, Gathered) else self._sock.send(pending)
         except (BlockingIOError, InterruptedError):
             sent = 0
         else:

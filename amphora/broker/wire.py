@@ -24,7 +24,7 @@ from amphora.amqp.frames import (
     encode_body,
     pack_frame_header,
 )
-from amphora.amqp.gathered import GATHER_FROM, Gathered
+from amphora.amqp.gathered import Gathered, gather
 from amphora.broker.stored import StoredMessage
 
 _tag_and_flag = struct.Struct('>QB').pack
@@ -141,4 +141,4 @@ def encode_content(channel: int, method: bytes, message: StoredMessage, frame_ma
         b'\xce',
         *encode_body(channel, body, frame_max),
     ]
-    return Gathered(pieces) if len(body) > GATHER_FROM else b''.join(pieces)
+    return gather(pieces, len(body))
