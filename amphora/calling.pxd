@@ -18,6 +18,7 @@ cdef class Calling:
     cdef public _Publisher publisher
 
     cpdef _wait_for_outcome(self, function, tuple args, dict kwargs, options, double deadline, bint answered)
+    cpdef _who_waits(self)
     cpdef bint _is_full(self) except -1
     @cython.locals(encoded=_Encoded)
     cpdef _send(self, _Entry entry, function, tuple args, dict kwargs, options, bint answered)

@@ -12,6 +12,8 @@ from typing import Any
 
 import gevent
 from gevent.event import AsyncResult
+from gevent.exceptions import BlockingSwitchOutError
+from greenlet import getcurrent, greenlet
 
 from amphora.amqp import Channel, Message
 from amphora.caller import NO_OPTIONS
@@ -128,10 +130,13 @@ class Calling:
                 '%d requests wait for the broker, and %d for their results; at most %d requests of %d bytes may wait'
                 % (self.publisher.held, len(self.pending), *self._buffer)
             )
+        wait_publish = options.get('wait_publish')
+        if wait_publish:
+            self._who_waits()
         result = Deferred()
         entry = DeferredEntry(self._next_id(), deadline, result, self._decode, self.pending.drop)
         self._send(entry, function, args, kwargs, options, True)
-        if options.get('wait_publish'):
+        if wait_publish:
             entry.publication.wait(max(0, deadline - monotonic()))
         return result
 
@@ -148,14 +153,24 @@ class Calling:
         confirmed."""
         if self._is_full() and not self._wait_for_room(deadline):
             raise NotSent('too many requests waited for the broker until the timeout: %s' % self._publishing.obstacle())
+        waiting = self._who_waits()
         entry = Entry(self._next_id(), deadline)
         self._send(entry, function, args, kwargs, options, answered)
         try:
-            return entry.wait(self._hub)
+            return entry.wait(self._hub, waiting)
         except BaseException:
             # Killed, timed out from outside, or failed: nobody waits any more.
             self._forget(entry.id)
             raise
+
+    def _who_waits(self) -> greenlet:
+        current: greenlet = getcurrent()
+        if current is self._hub:
+            # The wait would raise this too, when the request is sent already.
+            raise BlockingSwitchOutError(
+                'nothing can wait in a callback of the event loop, and nothing was sent: use defer, or gevent.spawn'
+            )
+        return current
 
     def _is_full(self) -> bool:
         return self.publisher.full or len(self.pending) >= MAX_PENDING

@@ -245,6 +245,8 @@ class AmqpRpcClient:
             sense; the error names it, and nothing was sent.
         :raises AmqpError: the broker refuses the login, the virtual host or a queue this client needs.
         :raises WrongThread: the client was made in another thread.
+        :raises gevent.exceptions.BlockingSwitchOutError: in a callback of the event loop, such as that of a result's
+            ``rawlink``, where nothing can wait; nothing was sent.
         """
         return self._call
 

@@ -10,7 +10,7 @@ cdef class Entry:
     cdef long long _number
     cdef object _greenlet, _reply, _error
 
-    cpdef wait(self, hub)
+    cpdef wait(self, hub, waiting)
     cpdef deliver(self, value)
     cpdef throw(self, error)
 

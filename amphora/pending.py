@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import AsyncResult
 from gevent.hub import Hub
-from greenlet import getcurrent, greenlet
+from greenlet import greenlet
 
 # Deadlines are looked at this often, in seconds: a call outlives its timeout by no more than that.
 _TICK = 0.05
@@ -50,17 +50,18 @@ class Entry:
         self._reply: Any = _NOTHING
         self._error: BaseException | None = None
 
-    def wait(self, hub: Hub) -> Any:
+    def wait(self, hub: Hub, waiting: greenlet) -> Any:
         """Block until the reply is there; raises what the call failed with.
 
         :param hub: this thread's.
+        :param waiting: the current greenlet.
         """
         if self._error is not None:
             raise self._error
         if self._reply is not _NOTHING:
             return self._reply
         # What a gevent Waiter does, which would be one more object for each call.
-        self._greenlet = getcurrent()
+        self._greenlet = waiting
         try:
             return hub.switch()
         finally:

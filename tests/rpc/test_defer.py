@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import gevent
 import pytest
 from gevent.event import AsyncResult
+from gevent.exceptions import BlockingSwitchOutError
 
 from amphora import BufferFull, NoResult, PrettyCaller, RemoteException, WrongRequest
 from tests.parties import Client, Gate, Server
@@ -236,6 +238,42 @@ def test_a_linked_callback_hears_of_a_timeout(client: Client) -> None:
     eventually(lambda: called)
     # NotSent, when it took longer than that to connect.
     assert isinstance(called[0], NoResult)
+
+
+@pytest.mark.parametrize(
+    'call',
+    [
+        lambda calling: calling.call.store('of a callback'),
+        lambda calling: calling.cast.store('of a callback'),
+        lambda calling: calling.defer(wait_publish=True).store('of a callback'),
+    ],
+    ids=['call', 'cast', 'defer(wait_publish=True)'],
+)
+def test_what_waits_sends_nothing_from_a_callback_of_the_event_loop(
+    server: Server, client: Client, call: Callable[[Any], Any]
+) -> None:
+    stored: list[str] = []
+
+    def store(value: str) -> None:
+        stored.append(value)
+
+    server(store)
+    calling = client()
+    raised: list[BaseException] = []
+
+    def callback(result: AsyncResult) -> None:
+        try:
+            call(calling)
+        except BaseException as error:
+            raised.append(error)
+
+    calling.defer.store('before').rawlink(callback)
+    eventually(lambda: raised)
+    calling.call.store('after')
+
+    assert isinstance(raised[0], BlockingSwitchOutError)
+    assert 'nothing was sent' in str(raised[0])
+    assert stored == ['before', 'after']
 
 
 # -- too many ----------------------------------------------------------------------------------------------------------
