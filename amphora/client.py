@@ -36,7 +36,7 @@ from amphora.party import party_of
 from amphora.publisher import BUFFER_BYTES, BUFFER_COUNT
 from amphora.serializer import AbstractRpcSerializer, RpcJsonSerializer
 from amphora.session import Session
-from amphora.settings import make_settings
+from amphora.settings import MAX_TTL, make_settings
 from amphora.topology import Binding, Queue, Record, Topology, declare_all
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 logger = get_logger('amphora.client')
 
-#: the longest timeout, in seconds: old releases of RabbitMQ take an expiration of 32 bits of milliseconds, and no more
-MAX_TIMEOUT = 4_294_967
+#: the longest timeout, in seconds: a request expires with it
+MAX_TIMEOUT = MAX_TTL
 #: the most that `buffer_bytes` may be
 MAX_BUFFER_BYTES = 1 << 40
 #: what `defer` may do when the buffer is full

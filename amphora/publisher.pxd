@@ -22,7 +22,7 @@ cdef class Publisher:
     cdef public _Connection _connection
     cdef public _Channel _channel
     cdef public bint _confirm, _alone, _replacing
-    cdef public Py_ssize_t _hold_count, _hold_bytes, _held_bytes, _look_at
+    cdef public Py_ssize_t _buffer_count, _buffer_bytes, _held_bytes, _look_at
     cdef public double _patience, _opened
     cdef public dict _held, _turned_away
 

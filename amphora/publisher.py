@@ -181,8 +181,8 @@ class Publisher:
     :param confirm: whether the broker is to confirm each message; without, one is settled as soon as it is written, and
         lost when the connection is lost.
     :param on_returned: called in the hub with each message that the broker could not route; its confirm follows.
-    :param hold_count: above so many publications that wait for the broker, `full` is true.
-    :param hold_bytes: above so many bytes of bodies that wait to be sent, `full` is true.
+    :param buffer_count: above so many publications that wait for the broker, `full` is true.
+    :param buffer_bytes: above so many bytes of bodies that wait to be sent, `full` is true.
     :param patience: seconds for which a message that the broker refuses is tried again before that is its answer.
     """
 
@@ -191,15 +191,15 @@ class Publisher:
         session: Session,
         confirm: bool,
         on_returned: Callable[[Message], None],
-        hold_count: int = BUFFER_COUNT,
-        hold_bytes: int = BUFFER_BYTES,
+        buffer_count: int = BUFFER_COUNT,
+        buffer_bytes: int = BUFFER_BYTES,
         patience: float = 0,
     ) -> None:
         self._session = session
         self._confirm = confirm
         self._on_returned = on_returned
-        self._hold_count = hold_count
-        self._hold_bytes = hold_bytes
+        self._buffer_count = buffer_count
+        self._buffer_bytes = buffer_bytes
         self._patience = patience
         self._opened = 0.0
         self._channel: Channel | None = None
@@ -257,7 +257,7 @@ class Publisher:
     def full(self) -> bool:
         """Whether as much waits for the broker as may: to be sent, or to be confirmed."""
         waiting = len(self._held) + len(self._turned_away) + len(self._unconfirmed)
-        return waiting >= self._hold_count or self._held_bytes >= self._hold_bytes
+        return waiting >= self._buffer_count or self._held_bytes >= self._buffer_bytes
 
     def withdraw_expired(self) -> None:
         """Let go of what is held and of no use any more."""

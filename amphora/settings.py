@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 QUEUE_TYPES = ('classic', 'quorum')
 #: seconds: a quorum queue whose leader is gone refuses messages until it has another, which takes less than that
 ELECTION_PATIENCE = 5.0
-#: seconds that a request may be allowed to wait: as long as the longest timeout of a client
+#: the longest that a message may live, in seconds: old releases of RabbitMQ take an expiration of 32 bits of
+#: milliseconds, and no more
 MAX_TTL = 4_294_967
 
 

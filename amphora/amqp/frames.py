@@ -172,9 +172,7 @@ class Splitter:
                 kind, channel, size = unpack(data, at)
                 largest = max(self.frame_max, self.header_max) if kind == HEADER else self.frame_max
                 if size + FRAME_OVERHEAD > largest:
-                    raise FrameError(
-                        'a frame of %d bytes; at most %d were agreed on' % (size + FRAME_OVERHEAD, self.frame_max)
-                    )
+                    raise FrameError('a frame of %d bytes; at most %d are accepted' % (size + FRAME_OVERHEAD, largest))
             stop = start + size
             if stop < end:
                 if data[stop] != 0xCE:

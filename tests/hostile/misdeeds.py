@@ -42,7 +42,7 @@ class Misdeed(NamedTuple):
 #: instead of connection.start
 AT_THE_START = {
     'a frame of 4 GiB before tune': Misdeed(
-        '4294967303 bytes; at most 4096 were agreed on', struct.pack('>BHI', METHOD, 0, 0xFFFFFFFF)
+        '4294967303 bytes; at most 4096 are accepted', struct.pack('>BHI', METHOD, 0, 0xFFFFFFFF)
     ),
     'a table longer than its frame': Misdeed('5000 bytes is longer than its frame', _start(struct.pack('>I', 5000))),
     'deeply nested tables': Misdeed('nested more than 100 deep', _start(sized(nested(570)))),
@@ -70,10 +70,10 @@ def on_channel(number: int) -> dict[str, Misdeed]:
 
     return {
         'a frame of 4 GiB': Misdeed(
-            '4294967303 bytes; at most [0-9]+ were agreed on', struct.pack('>BHI', METHOD, number, 0xFFFFFFFF)
+            '4294967303 bytes; at most [0-9]+ are accepted', struct.pack('>BHI', METHOD, number, 0xFFFFFFFF)
         ),
         'a body frame above frame_max': Misdeed(
-            'a frame of 131081 bytes; at most [0-9]+ were agreed on', message(200_000, bytes(131_073))
+            'a frame of 131081 bytes; at most [0-9]+ are accepted', message(200_000, bytes(131_073))
         ),
         'an unknown frame type': Misdeed('type 9 on channel', raw_frame(9, number, b'')),
         'an unknown channel': Misdeed('channel 77, which is not open', method(77, commands.Queue.BindOk())),

@@ -75,7 +75,7 @@ def test_no_limits_in_tune_means_this_sides_limits() -> None:
         error = eventually(lambda: connection.error)
 
         assert broker.result() == (2047, 131_072)
-        assert '131081 bytes; at most 131072 were agreed on' in str(error)
+        assert '131081 bytes; at most 131072 are accepted' in str(error)
 
 
 def test_a_frame_that_comes_byte_by_byte_is_waited_for_as_long_as_it_gets_on() -> None:
